@@ -1,0 +1,385 @@
+"""
+Waiting without blocking: straight-line code runs in pooled greenlets and parks while a Deferred is pending.
+
+The only file that knows greenlets. Five rules make it sound; each is kept here and nowhere else:
+a parked greenlet is resumed from the reactor's greenlet only; every wait has a deadline; each piece of work
+gets a copy of the context; wait() where nothing may wait is an error; nobody switches while holding a lock.
+"""
+
+import functools
+import queue
+import threading
+from collections import deque
+from contextvars import copy_context
+
+from greenlet import getcurrent, greenlet
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ppolicy.errors import DeadlineExceeded, WaitError
+from ppolicy.watchdog import Watchdog
+
+_POOL = 1000
+_thread = threading.local()
+
+
+class _Worker(greenlet):
+    """
+    A pooled greenlet: does one piece of work, goes back to the reactor's greenlet, does the next one.
+
+    @ivar deadline: seconds of the reactor's clock at which its present work must be done.
+    @ivar request: what it works on.
+    @ivar after: called in the reactor's greenlet when work that had to wait is done.
+    """
+
+    def __init__(self, bridge):
+        super().__init__()
+        self.bridge = bridge
+        self.deadline = 0.0
+        self.request = None
+        self.after = None
+        self.idle = False
+
+    def run(self, function, argument):
+        hub = self.parent
+        while True:
+            try:
+                function(argument)
+            except BaseException:  # noqa: BLE001 - the work has its own net; this keeps the greenlet alive
+                Bridge.log.failure("work in a greenlet failed")
+            function = argument = None
+            self.idle = True
+            function, argument = hub.switch()
+            self.idle = False
+
+
+class _Pending:
+    """
+    One wait(): what a parked greenlet waits for.
+    """
+
+    __slots__ = ("left", "parked", "results", "timer", "worker")
+
+    def __init__(self, worker, count):
+        self.worker = worker
+        self.results = [None] * count
+        self.left = count
+        self.parked = False
+        self.timer = None
+
+    def fired(self, result, index):
+        if self.worker is None:  # the wait is over; a late failure is nobody's any more
+            return
+        self.results[index] = result
+        self.left -= 1
+        if not self.left and self.parked:
+            self.worker.bridge._resume(self, None)
+
+    def expired(self, timeout):
+        self.timer = None
+        self.worker.bridge._resume(self, _timeUp(timeout))
+
+
+class Bridge:
+    """
+    @param reactor: gives the clock and callLater.
+    @ivar watch: the L{Watchdog}.
+    @ivar working: how many pieces of work are under way, parked ones included.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor, watch=None):
+        self.reactor = reactor
+        self.seconds = reactor.seconds
+        self.watch = watch or Watchdog(reactor.seconds)
+        self.working = 0
+        self._hub = None
+        self._pool = []
+        self._ready = deque()
+
+    def start(self, function, argument, timeout, after=None):
+        """
+        Run C{function(argument)} in a greenlet, now. Called in the reactor's greenlet only.
+
+        @param argument: what C{currentRequest()} gives while it runs.
+        @param timeout: seconds; a wait beyond them raises L{DeadlineExceeded}.
+        @param after: called without arguments when the work is done, if it was not done at once.
+        @return: True when the work was done without waiting.
+        """
+        pool = self._pool
+        if pool:
+            worker = pool.pop()
+        else:
+            self._hub = getcurrent()
+            worker = _Worker(self)
+        watch = self.watch
+        if not watch.ticking:
+            watch.wake()
+        watch.since = now = self.seconds()
+        worker.deadline = now + timeout
+        worker.gr_context = copy_context()
+        worker.request = argument
+        worker.switch(function, argument)
+        if watch.blocked is not None:
+            watch.report()
+        watch.since = None
+        if worker.idle:
+            pool.append(worker)
+            return True
+        self.working += 1
+        worker.after = after
+        return False
+
+    def _resume(self, pending, error):
+        """
+        Let a parked greenlet go on, from the reactor's greenlet: whoever fires a Deferred may be in another.
+        """
+        worker, pending.worker = pending.worker, None
+        if pending.timer is not None:
+            pending.timer.cancel()
+        if not self._ready:
+            self.reactor.callLater(0, self._drain)
+        self._ready.append((worker, error))
+
+    def _drain(self):
+        ready, self._ready = self._ready, deque()
+        for worker, error in ready:
+            self._enter(worker, error)
+
+    def _enter(self, worker, error):
+        watch = self.watch
+        if not watch.ticking:
+            watch.wake()
+        watch.since = self.seconds()
+        if error is None:
+            worker.switch()
+        else:
+            worker.throw(error)
+        if watch.blocked is not None:
+            watch.report()
+        watch.since = None
+        if worker.idle:
+            self.working -= 1
+            if len(self._pool) < _POOL:
+                self._pool.append(worker)
+            after, worker.after = worker.after, None
+            if after is not None:
+                try:
+                    after()
+                except Exception:  # noqa: BLE001 - nobody above but the reactor
+                    self.log.failure("after work in a greenlet")
+
+    def run(self, function, *arguments, timeout=30.0):
+        """
+        Run a function that may wait() and get its result as a Deferred. Callable in the reactor's thread.
+        """
+        result = Deferred()
+
+        def work(_):
+            try:
+                value = function(*arguments)
+            except BaseException:  # noqa: BLE001 - it is handed on
+                result.errback(Failure())
+            else:
+                result.callback(value)
+
+        if isinstance(getcurrent(), _Worker):  # only the reactor's greenlet may start work
+            self.reactor.callLater(0, self.start, work, None, timeout)
+        else:
+            self.start(work, None, timeout)
+        return result
+
+    def adoptThread(self, deadline, request=None):
+        """
+        Tell the calling worker thread which bridge its calls are for, and until when it may wait; with None it
+        may not wait(), as in C{start()} wherever that runs.
+        """
+        _thread.bridge, _thread.request = self, request
+        _thread.mayWait = deadline is not None
+        _thread.deadline = self.reactor.seconds() + 3600 if deadline is None else deadline
+
+    def deadline(self):
+        """
+        Seconds of the reactor's clock until which the running work may wait; None outside of any.
+        """
+        worker = getcurrent()
+        return worker.deadline if isinstance(worker, _Worker) else None
+
+
+def wait(deferred, timeout=None):
+    """
+    Wait for a Deferred and return its result, or raise its exception. Nothing else stops meanwhile.
+
+    @param timeout: seconds; the request's own deadline bounds it in any case.
+    @raises TimeoutError: after C{timeout}; the Deferred is cancelled.
+    @raises DeadlineExceeded: when the time for the whole request is up.
+    @raises WaitError: where nothing may wait, such as in C{start()} and in callbacks.
+    """
+    result = _wait([deferred], timeout)[0]
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
+
+
+def currentRequest():
+    """
+    The request that the running code works on, else None.
+    """
+    worker = getcurrent()
+    return worker.request if type(worker) is _Worker else getattr(_thread, "request", None)
+
+
+def timeLeft():
+    """
+    Seconds until the time for the running request is up; None where no request runs.
+    """
+    worker = getcurrent()
+    if type(worker) is _Worker:
+        return worker.deadline - worker.bridge.reactor.seconds()
+    bridge = getattr(_thread, "bridge", None)
+    return None if bridge is None else _thread.deadline - bridge.reactor.seconds()
+
+
+def waitAll(deferreds, timeout=None):
+    """
+    Wait for many Deferreds at once; the time is that of the slowest.
+
+    @return: a list of their results in the same order. One that failed gives its exception, one that was not
+        done after C{timeout} seconds gives a TimeoutError: the others are still of use.
+    @raises DeadlineExceeded: when the time for the whole request is up.
+    @raises WaitError: where nothing may wait.
+    """
+    deferreds = list(deferreds)
+    results = _wait(deferreds, timeout, partial=True) if deferreds else []
+    return [result.value if isinstance(result, Failure) else result for result in results]
+
+
+_LATE = object()
+
+
+def _wait(deferreds, timeout, partial=False):
+    worker = getcurrent()
+    if type(worker) is not _Worker:
+        return _waitInThread(deferreds, timeout, partial)
+    pending = _Pending(worker, len(deferreds))
+    if partial:
+        pending.results = [_LATE] * len(deferreds)
+    for index, deferred in enumerate(deferreds):
+        deferred.addBoth(pending.fired, index)
+    if pending.left:
+        try:
+            _park(worker, pending, timeout)
+        except BaseException as error:
+            pending.worker = None
+            for deferred in deferreds:
+                deferred.addErrback(lambda _: None)
+                deferred.cancel()
+            if not (partial and type(error) is TimeoutError):
+                raise
+    pending.worker = None
+    return [_late() if result is _LATE else result for result in pending.results]
+
+
+def _park(worker, pending, timeout):
+    bridge = worker.bridge
+    reactor = bridge.reactor
+    left = worker.deadline - reactor.seconds()
+    if timeout is not None and timeout < left:
+        left = timeout
+    else:
+        timeout = None
+    if left <= 0:
+        raise _timeUp(timeout)
+    pending.timer = reactor.callLater(left, pending.expired, timeout)
+    pending.parked = True
+    watch = bridge.watch
+    armed, watch.armed = watch.armed, False
+    try:
+        bridge._hub.switch()
+    finally:
+        watch.armed = armed
+
+
+def _timeUp(timeout):
+    if timeout is None:
+        return DeadlineExceeded("the time for this request is up")
+    return TimeoutError(f"no answer within {timeout:g} s")
+
+
+def _late():
+    return Failure(TimeoutError("no answer in time"))
+
+
+def _waitInThread(deferreds, timeout, partial):
+    bridge = getattr(_thread, "bridge", None)
+    if bridge is None or not _thread.mayWait:
+        raise WaitError(
+            "wait() works only inside a policy function or a module's check(), "
+            "not in start(), stop(), hashArg() or a callback"
+        )
+    answers: queue.SimpleQueue = queue.SimpleQueue()
+
+    def attach():
+        for index, deferred in enumerate(deferreds):
+            deferred.addBoth(lambda result, index=index: answers.put((index, result)))
+
+    bridge.reactor.callFromThread(attach)
+    ends = _thread.deadline
+    if timeout is not None and bridge.reactor.seconds() + timeout < ends:
+        ends = bridge.reactor.seconds() + timeout
+    else:
+        timeout = None
+    results = [_LATE] * len(deferreds)
+    for _ in deferreds:
+        try:
+            index, result = answers.get(timeout=max(0.0, ends - bridge.reactor.seconds()))
+        except queue.Empty:
+            for deferred in deferreds:
+                bridge.reactor.callFromThread(deferred.cancel)
+            if timeout is None or not partial:
+                raise _timeUp(timeout) from None
+            break
+        results[index] = result
+    return [_late() if result is _LATE else result for result in results]
+
+
+def inReactor(method):
+    """
+    For methods that policy and module code calls: run in the reactor's thread, never interrupted half-way.
+
+    In a greenlet the method runs at once, with the watchdog held back. In a worker thread it runs in a
+    greenlet of its own, for which the thread waits. The object has the bridge as C{self.bridge}.
+    """
+
+    @functools.wraps(method)
+    def call(self, *arguments, **keywords):
+        if type(getcurrent()) is not _Worker and getattr(_thread, "bridge", None) is not None:
+            return _callFromThread(functools.partial(method, self, *arguments, **keywords))
+        watch = self.bridge.watch
+        armed, watch.armed = watch.armed, False
+        try:
+            return method(self, *arguments, **keywords)
+        finally:
+            watch.armed = armed
+
+    return call
+
+
+def _callFromThread(function):
+    bridge, deadline = _thread.bridge, _thread.deadline
+    answer: queue.SimpleQueue = queue.SimpleQueue()
+
+    def begin():
+        left = max(0.0, deadline - bridge.reactor.seconds())
+        bridge.run(function, timeout=left).addBoth(answer.put)
+
+    bridge.reactor.callFromThread(begin)
+    try:
+        result = answer.get(timeout=max(0.0, deadline - bridge.reactor.seconds()) + 1)
+    except queue.Empty:
+        raise DeadlineExceeded("the time for this request is up") from None
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result

@@ -1,0 +1,201 @@
+"""
+What the command does without a running server: check a configuration, try a check, explain a decision.
+"""
+
+import re
+
+from ppolicy import config, control, dryrun, listeners
+from ppolicy.database import SQLite
+from ppolicy.errors import ConfigError, PPolicyError
+from ppolicy.policy import Generation
+from ppolicy.protocol import parseRequest
+from ppolicy.registry import Registry
+from ppolicy.service import Server, controlPath, databasePath, lockFolder, stateFolder
+from ppolicy.state import StateStore
+
+
+def load(path):
+    """
+    The configuration that the command is about.
+    """
+    return config.load(config.find(path))
+
+
+def start(configuration):
+    """
+    Start the checks of a configuration as for a dry run, and stop them again.
+
+    @raises ConfigError: with everything they have to say.
+    """
+    from twisted.internet import reactor
+
+    server = Server(reactor, configuration.options, dryRun=True)
+    server.state = StateStore(server.bridge)
+    generation = Generation(0, configuration, server)
+    generation.start()
+    generation.stop()
+
+
+def postfixLines(configuration):
+    """
+    What to write into main.cf so that Postfix asks this server; the first listener that Postfix can reach.
+    """
+    (wanted, *_) = listeners.parsePort(configuration.options.ppolicyPort[0], configuration.folder)
+    if isinstance(wanted, listeners.Unix):
+        # smtpd may run chrooted in /var/spool/postfix: a path below it is written relative to it.
+        target = "unix:" + str(wanted.path).removeprefix("/var/spool/postfix/")
+    elif isinstance(wanted, listeners.Tcp):
+        host = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(wanted.host, wanted.host)  # noqa: S104
+        target = f"inet:[{host}]:{wanted.port}" if ":" in host else f"inet:{host}:{wanted.port}"
+    else:
+        target = "inet:127.0.0.1:PORT"
+    timeout = int(configuration.options.requestTimeout) + 5
+    return f"""
+# In Postfix's main.cf, after reject_unauth_destination:
+smtpd_recipient_restrictions =
+    permit_mynetworks,
+    permit_sasl_authenticated,
+    reject_unauth_destination,
+    check_policy_service {{ {target}, timeout={timeout}s, default_action=DUNNO }}
+"""
+
+
+def words(given, count):
+    """
+    The words of `ppolicy try`: C{attribute=value}, and as many arguments as stood after C{--}.
+
+    @return: (attributes, arguments)
+    @raises PPolicyError: when a word is neither.
+    """
+    attributes, arguments = given[: len(given) - count], given[len(given) - count :]
+    wrong = [word for word in attributes if "=" not in word]
+    if wrong:
+        raise PPolicyError(f"{wrong[0]!r} is no attribute=value; arguments of the check come after --")
+    return parseRequest("\n".join(attributes).encode("utf-8", "surrogateescape")) if attributes else {}, arguments
+
+
+def requests(octets):
+    """
+    The requests in a stream of C{name=value} lines, each ended by a blank line.
+
+    One that begins with C{date=} was written by DumpDataFile: its escapes are undone, and what it notes about
+    results is left out.
+
+    @raises PPolicyError: when there is none.
+    """
+    found = []
+    for block in octets.replace(b"\r\n", b"\n").split(b"\n\n"):
+        if not block.strip(b"\n"):
+            continue
+        data = parseRequest(block.strip(b"\n"))
+        if block.lstrip(b"\n").startswith(b"date="):
+            data = {name: unescaped(value) for name, value in data.items() if not _isNote(name)}
+        found.append(data)
+    if not found:
+        raise PPolicyError("there is no request: lines name=value, then a blank line")
+    return found
+
+
+def _isNote(name):
+    return name == "date" or name.startswith("result_")
+
+
+def unescaped(value):
+    """
+    Undo the escapes of DumpDataFile.
+    """
+    text = re.sub(
+        r"\\(?:x([0-9a-f]{2})|(.))",
+        lambda match: _octet(int(match[1], 16)) if match[1] else {"n": "\n"}.get(match[2], match[2]),
+        value,
+    )
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
+def _octet(number):
+    return chr(number) if number < 0x80 else chr(0xDC00 + number)
+
+
+def explain(configuration, datas, write):
+    """
+    How the policy decides about each request; with C{write} in the running server, if there is one.
+
+    @return: a list of dictionaries as from L{ppolicy.dryrun.explain}.
+    """
+    if write and controlPath(configuration).exists():
+        path = controlPath(configuration)
+        return [control.ask(path, "explain", request=data) for data in datas]
+    return _run(
+        configuration,
+        write,
+        lambda server, generation: [lambda data=data: dryrun.explain(server, generation, data) for data in datas],
+    )
+
+
+def tryCheck(configuration, name, data, arguments, write):
+    """
+    What one check says about a request.
+
+    @param name: one of the configuration's checks, else a module type, taken with default parameters.
+    """
+    if name not in [spec.name for spec in configuration.specs]:
+        configuration.specs = [_spec(configuration, name)]
+    return _run(
+        configuration,
+        write,
+        lambda server, generation: [lambda: dryrun.tryCheck(server, generation, name, data, arguments)],
+    )[0]
+
+
+def _spec(configuration, name):
+    try:
+        cls = Registry(configuration.options.modulePath).find(name)
+    except ConfigError as error:
+        names = ", ".join(spec.name for spec in configuration.specs) or "none"
+        raise PPolicyError(f"{name} is no configured check (there is {names}), and: {error}") from None
+    mistakes = []
+    parameters = cls.accept({}, configuration.folder, mistakes)
+    if mistakes:
+        raise ConfigError(*[f"{name}: {sentence}" for _, sentence in mistakes])
+    return config.CheckSpec(name, cls, parameters, configuration.path, None)
+
+
+def _run(configuration, write, questions):
+    """
+    Run a reactor for as long as it takes to answer some questions one after the other.
+    """
+    from twisted.internet import reactor
+
+    server = Server(reactor, configuration.options, dryRun=not write)
+    if write:
+        stateFolder(configuration).mkdir(mode=0o750, parents=True, exist_ok=True)
+        lockFolder(stateFolder(configuration))
+    database = SQLite(reactor, databasePath(configuration), readOnly=not write)
+    server.state = StateStore(server.bridge, database)
+    server.state.start()
+    answers, problems = [], []
+
+    def step(left):
+        if not left:
+            finish()
+            return
+        left[0]().addCallback(answers.append).addCallbacks(lambda _: step(left[1:]), failed)
+
+    def failed(failure):
+        problems.append(failure.value)
+        finish()
+
+    def finish():
+        generation.stop()
+        server.state.stop().addTimeout(10, reactor).addBoth(lambda _: reactor.stop())
+
+    generation = Generation(0, configuration, server)
+    server.generation = generation
+    generation.start()
+    server.bridge.watch.start()
+    reactor.callWhenRunning(lambda: step(questions(server, generation)))
+    reactor.run()
+    server.bridge.watch.stop()
+    if problems:
+        raise problems[0]
+    return answers

@@ -1,0 +1,339 @@
+"""
+One generation of the configuration: its checks at work, and the `factory` that a policy function asks.
+"""
+
+import functools
+import inspect
+import sqlite3
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from ppolicy.bridge import inReactor, wait
+from ppolicy.errors import CheckError, ConfigError, DeadlineExceeded, Mistake, Overload
+
+log = Logger()
+
+# For how long Postfix may send a request again that it has sent before.
+_REPEAT = 300
+
+
+class _Slot:
+    """
+    A started check with what asking it needs, looked up once.
+
+    @ivar token: stands for the check in the cache; kept over a reload that did not change type or parameters.
+    """
+
+    def __init__(self, spec, check):
+        self.spec = spec
+        self.check = check
+        self.name = spec.name
+        self.ask = check.check
+        self.hashArg = check.hashArg
+        self.coroutine = inspect.iscoroutinefunction(check.check)
+        self.blocking = check.blocking is not False and not self.coroutine
+        self.once = check.once
+        self.token = object()
+        self.ttl = (check.cacheUnknown, check.cachePositive, check.cacheNegative)
+        prefix = f"{check.saveResultPrefix}{spec.name}"
+        self.prefix = prefix if check.saveResult else None
+        self.codeKey, self.infoKey = f"{prefix}_code", f"{prefix}_info"
+        self.timeKey, self.cacheKey = f"{prefix}_time", f"{prefix}_cache"
+        self.asked = self.hits = self.failures = 0
+        self.seconds = 0.0
+
+    def same(self, other):
+        """
+        Would the other one give the same answers?
+        """
+        return self.spec.cls is other.spec.cls and self.spec.parameters == other.spec.parameters
+
+
+class Generation:
+    """
+    A configuration whose checks are started.
+
+    @ivar number: 1 for the first, one more with each reload.
+    @ivar active: requests it is working on.
+    @ivar answer: C{answer(factory, data, port)}, the policy function as it is to be called.
+    """
+
+    def __init__(self, number, configuration, server):
+        self.number = number
+        self.configuration = configuration
+        self.options = configuration.options
+        self.encoder = configuration.encoder
+        self.server = server
+        self.bridge = server.bridge
+        self.cache = server.cache
+        self.active = 0
+        self.stopped = False
+        self.slots = {}
+        self.inFlight = {}
+        self.timeout = self.options.requestTimeout
+        self.fatal = self.encoder.encode(self.options.returnOnFatalError, {})
+        self.full = self.encoder.encode(self.options.returnOnConnLimit, {})
+        self.answer = self._inThread if self.options.policyThreads else configuration.policy
+
+    def start(self, predecessor=None):
+        """
+        Start all checks.
+
+        @raises ConfigError: with what every check that refused has to say; the others are stopped again.
+        """
+        mistakes = []
+        for spec in self.configuration.specs:
+            try:
+                check = spec.create()
+                check.state = self.server.state
+                check.dryRun = self.server.dryRun
+                check.factory = self
+                check.start()
+            except Exception as error:  # noqa: BLE001 - any exception refuses the start
+                mistakes += self._refusals(spec, error)
+            else:
+                self.slots[spec.name] = _Slot(spec, check)
+        if mistakes:
+            self.stop()
+            raise ConfigError(*mistakes)
+        if predecessor is not None:
+            for name, slot in self.slots.items():
+                old = predecessor.slots.get(name)
+                if old is not None and slot.same(old):
+                    slot.token = old.token
+
+    def _refusals(self, spec, error):
+        where = f"{spec.name} ({spec.cls.__name__})"
+        if isinstance(error, ConfigError):
+            return [Mistake(f"{where}: {one.sentence}", spec.file, spec.line) for one in error.mistakes]
+        log.failure("{where}: start() failed", where=where)
+        return [Mistake(f"{where}: start() failed with {type(error).__name__}: {error}", spec.file, spec.line)]
+
+    def stop(self):
+        """
+        Stop all checks; what one of them does wrong keeps none of the others running.
+        """
+        for slot in self.slots.values():
+            try:
+                slot.check.stop()
+            except Exception:  # noqa: BLE001 - a site's own code
+                log.failure("{name}: stop() failed", name=slot.name)
+
+    def _inThread(self, factory, data, port):
+        return wait(self.server.policyPool.run(self.configuration.policy, _ThreadFactory(factory), data, port))
+
+    # What modules of 2.7 use of their factory.
+
+    def getConfig(self, name, default=None):
+        """
+        The value of an option.
+        """
+        return getattr(self.options, name, default)
+
+    def getDbConnection(self):
+        """
+        A new DB-API connection to the database; the caller closes it. It blocks: use it in a blocking module.
+        """
+        return sqlite3.connect(self.server.state.database.path, timeout=1)
+
+
+class Factory:
+    """
+    What a policy function sees of ppolicy while it decides about one request.
+
+    @ivar steps: (check name, code, seconds, cached, information) of each check asked so far.
+    """
+
+    __slots__ = ("bridge", "generation", "steps")
+
+    def __init__(self, generation):
+        self.generation = generation
+        self.bridge = generation.bridge
+        self.steps = []
+
+    def getConfig(self, name, default=None):
+        """
+        The value of an option.
+        """
+        return self.generation.getConfig(name, default)
+
+    def getDbConnection(self):
+        """
+        A new DB-API connection to the database; see L{Generation.getDbConnection}.
+        """
+        return self.generation.getDbConnection()
+
+    def check(self, name, data, *args, **keywords):
+        """
+        Ask a check.
+
+        @return: (code, information). The answer may come from the cache; it is saved in C{data} as
+            C{result_<name>_code}, C{_info}, C{_time} (ms) and C{_cache}.
+        @raises CheckError: when no check has this name. A check that fails gives 0.
+        """
+        bridge = self.bridge
+        watch = bridge.watch
+        watch.armed = False
+        generation = self.generation
+        slot = generation.slots.get(name)
+        if slot is None:
+            raise CheckError(f"there is no check {name!r}; modules has {', '.join(generation.slots) or 'none'}")
+        begun = bridge.seconds()
+        cached = False
+        slot.asked += 1
+        try:
+            watch.armed = True
+            key = slot.hashArg(data, *args, **keywords)
+            watch.armed = False
+            if key.__class__ is int and key == 0:
+                found = self._ask(slot, data, args, keywords)
+            else:
+                found = generation.cache.get((slot.token, key), begun)
+                if found is None:
+                    found = self._askOnce(slot, (slot.token, key), data, args, keywords)
+                else:
+                    cached = True
+                    slot.hits += 1
+            code, info = found[0], found[1]
+        except DeadlineExceeded:
+            watch.armed = False
+            self._failed(slot, "exceeded its time")
+            raise
+        except BaseException as error:  # noqa: BLE001 - the one net for check modules
+            watch.armed = False
+            code, info = self._failed(slot, error)
+        if cached:
+            seconds = 0.0
+        else:
+            seconds = bridge.seconds() - begun
+            slot.seconds += seconds
+        self.steps.append((name, code, seconds, cached, info))
+        if slot.prefix is not None:
+            if slot.codeKey in data:
+                self._saveFurther(slot, data, code, info, seconds, cached)
+            else:
+                data[slot.codeKey] = code
+                data[slot.infoKey] = info
+                data[slot.timeKey] = int(seconds * 1000)
+                data[slot.cacheKey] = cached
+        watch.armed = True
+        return code, info
+
+    def _saveFurther(self, slot, data, code, info, seconds, cached):
+        number = 1
+        while f"{slot.prefix}#{number}_code" in data:
+            number += 1
+        prefix = f"{slot.prefix}#{number}"
+        data[f"{prefix}_code"] = code
+        data[f"{prefix}_info"] = info
+        data[f"{prefix}_time"] = int(seconds * 1000)
+        data[f"{prefix}_cache"] = cached
+
+    def _askOnce(self, slot, key, data, args, keywords):
+        """
+        Ask, and keep the answer in the cache; equal questions under way are asked once.
+        """
+        result = self._single(key, self._ask, slot, data, args, keywords)
+        code = result[0]
+        seconds = slot.ttl[(code > 0) - (code < 0)]
+        if len(result) > 2 and result[2] < seconds:
+            seconds = result[2]
+        if seconds > 0:
+            self.generation.cache.put(key, result[:2], self.bridge.seconds() + seconds)
+        return result
+
+    def _single(self, key, function, *arguments):
+        """
+        Single flight: who asks first does the work, the others wait for its result. When its time is up
+        before theirs, one of them does the work.
+        """
+        inFlight = self.generation.inFlight
+        while (waiting := inFlight.get(key)) is not None:
+            answer = Deferred()
+            waiting.append(answer)
+            result = wait(answer)
+            if result is not None:
+                return result
+        waiting = inFlight[key] = []
+        result = None
+        try:
+            result = function(*arguments)
+        except DeadlineExceeded:
+            raise
+        except BaseException:
+            result = (0, f"{arguments[0].name} failed with exception")
+            raise
+        finally:
+            del inFlight[key]
+            for answer in waiting:
+                answer.callback(result)
+        return result
+
+    def _ask(self, slot, data, args, keywords):
+        """
+        Ask; a check that counts answers a request that Postfix sends again as it did before.
+        """
+        if not slot.once or not data.get("instance"):
+            return self._run(slot, data, args, keywords)
+        get = data.get
+        key = (
+            slot.token,
+            repr((args, keywords)) if args or keywords else None,
+            get("instance"),
+            get("protocol_state"),
+            get("recipient"),
+            get("policy_context"),
+        )
+        repeats = self.generation.server.repeats
+        result = repeats.get(key, self.bridge.seconds())
+        if result is None:
+            result = self._single(key, self._run, slot, data, args, keywords)
+            repeats.put(key, result, self.bridge.seconds() + _REPEAT)
+        return result
+
+    def _run(self, slot, data, args, keywords):
+        watch = self.bridge.watch
+        if slot.blocking:
+            result = wait(
+                self.generation.server.modulePool.run(functools.partial(slot.ask, data, *args, **keywords))
+            )
+        else:
+            watch.armed = True
+            result = slot.ask(data, *args, **keywords)
+            if slot.coroutine:
+                result = wait(Deferred.fromCoroutine(result))
+            watch.armed = False
+        if (
+            result.__class__ is tuple
+            and 2 <= len(result) <= 3
+            and isinstance(result[0], int | float)
+            and (len(result) == 2 or isinstance(result[2], int | float))
+        ):
+            return result
+        raise CheckError(f"{slot.name}: check() must return (code, information), not {result!r:.100}")
+
+    def _failed(self, slot, error):
+        """
+        A check that raised counts as unknown; the reason goes to the log, once.
+        """
+        slot.failures += 1
+        if isinstance(error, Overload):
+            log.warn("{name}: {error}", name=slot.name, error=str(error))
+            return 0, str(error)
+        if isinstance(error, BaseException):
+            log.failure("{name} failed", name=slot.name)
+        return 0, f"{slot.name} failed with exception"
+
+
+class _ThreadFactory(Factory):
+    """
+    The factory for a policy function in a worker thread: checks are asked in the reactor's thread.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, factory):
+        self.generation, self.bridge, self.steps = factory.generation, factory.bridge, factory.steps
+
+    check = inReactor(Factory.check)

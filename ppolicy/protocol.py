@@ -1,0 +1,300 @@
+"""
+The policy delegation protocol: attribute lines in, one action line out (Postfix's SMTPD_POLICY_README).
+"""
+
+import re
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.protocol import Factory as ProtocolFactory
+from twisted.internet.tcp import Connection
+from twisted.logger import Logger
+from twisted.protocols.basic import LineReceiver
+
+from ppolicy.errors import BrokenAnswer, DeadlineExceeded
+from ppolicy.policy import Factory
+
+# A request of Postfix has less than 1 KB, the worst forged one had 6 KB.
+MAX_REQUEST = 65536
+RECEIVE_BUFFER = 8192
+# Seconds from its first octet in which a request must be complete.
+RECEIVE = 30
+
+DUNNO = b"action=dunno\n\n"
+
+
+# The attributes as Postfix 3.2 and later sends them: the first ones differ with each request, the others, from
+# etrn_domain on, are the same for most.
+_HEAD = (
+    *("request", "protocol_state", "protocol_name", "client_address", "client_name", "client_port"),
+    *("reverse_client_name", "server_address", "server_port", "helo_name", "sender", "recipient"),
+    *("recipient_count", "queue_id", "instance", "size"),
+)
+_head = re.compile("".join(f"{name}=(.*)\n" for name in _HEAD)).match
+_TAILS = 1024
+_TAIL_LENGTH = 1024
+_tails: dict[str, dict] = {}
+
+
+def parseRequest(block):
+    """
+    The attributes of a request: C{name=value} lines without the blank line.
+
+    What is no UTF-8 is kept as lone surrogates; a line without C{=} is skipped; of a repeated attribute the
+    last one counts. As ever, C{client_name=unknown} reads C{''} and addresses come without C{<>}.
+    """
+    return _asEver(_attributes(block.decode("utf-8", "surrogateescape")))
+
+
+def parseWhole(data):
+    """
+    The attributes of exactly one request with its blank line, in the order of Postfix and with a tail seen
+    before; else None. One match and one copy take half the time of splitting every line.
+    """
+    text = data.decode("utf-8", "surrogateescape")
+    match = _head(text)
+    if match is None:
+        return None
+    tail = text[match.end() :]
+    template = _tails.get(tail)
+    if template is None:
+        template = _template(tail)
+        if template is None:
+            return None
+    attributes = template.copy()
+    attributes.update(zip(_HEAD, match.groups()))  # noqa: B905 - as many groups as names
+    return _asEver(attributes)
+
+
+def _attributes(text):
+    return dict([line.split("=", 1) for line in text.split("\n") if "=" in line])
+
+
+def _asEver(attributes):
+    if attributes.get("client_name") == "unknown":
+        attributes["client_name"] = ""
+    for name in ("sender", "recipient"):
+        value = attributes.get(name)
+        if value and value[0] == "<" and value[-1] == ">":
+            attributes[name] = value[1:-1]
+    return attributes
+
+
+def _template(tail):
+    """
+    The attributes of a tail with room for those of the head, kept for the next request that ends alike. None
+    when the tail is more than the rest of one request, or repeats an attribute of the head.
+    """
+    attributes = _attributes(tail)
+    if tail.find("\n\n") != len(tail) - 2 or not attributes.keys().isdisjoint(_HEAD):
+        return None
+    if len(_tails) >= _TAILS:
+        _tails.clear()
+    template = dict.fromkeys(_HEAD, "") | attributes
+    if len(tail) < _TAIL_LENGTH:
+        _tails[tail] = template
+    return template
+
+
+class PolicyProtocol(LineReceiver):
+    """
+    One connection of Postfix: any number of requests, answered in their order.
+
+    The delimiter is the blank line, so a "line" is a whole request. While a request waits, C{paused} stops the
+    parser but not the transport, which would hide a hang-up.
+    """
+
+    delimiter = b"\n\n"
+    MAX_LENGTH = MAX_REQUEST
+    log = Logger()
+
+    def __init__(self, server):
+        self._server = server
+        self._bridge = server.bridge
+        self._overLimit = False
+        self._lost = False
+        self._carry = b""
+        self._timer = None
+        self._held = False
+        self._send = None
+
+    def connectionMade(self):
+        server = self._server
+        self._overLimit = len(server.connections) >= server.generation.options.connLimit
+        server.connections.add(self)
+        self._port = server.portOf(self.transport.getHost())
+        transport = self.transport
+        if isinstance(transport, Connection):  # not TLS, not a test's transport
+            if isinstance(transport.getHost(), IPv4Address | IPv6Address):
+                transport.setTcpNoDelay(True)
+            # With nothing buffered, writing straight to the socket saves a turn of the reactor.
+            self._send = transport.socket.send
+            # A request fits; the 64 KB that Twisted would have ready cost more to get than to fill.
+            transport.bufferSize = RECEIVE_BUFFER
+        if self._overLimit:
+            self._limitTime()
+
+    def connectionLost(self, reason):
+        self._lost = True
+        self._server.connections.discard(self)
+        self._unlimitTime()
+
+    def dataReceived(self, data):
+        if data[-2:] == b"\n\n" and not self._buffer and not self.paused and b"\r" not in data:
+            # All of one request and nothing else, as Postfix sends it.
+            request = parseWhole(data)
+            if request is not None and len(data) <= MAX_REQUEST and not self._carry:
+                return self._received(request)
+        if b"\r" in data or self._carry:
+            data = self._carry + data
+            self._carry = b""
+            if data.endswith(b"\r"):
+                data, self._carry = data[:-1], b"\r"
+            data = data.replace(b"\r\n", b"\n")
+        if not self._buffer:
+            data = data.lstrip(b"\n")
+        LineReceiver.dataReceived(self, data)
+        return self._afterData()
+
+    def _afterData(self):
+        """
+        Keep time while a request is half there, and the transport quiet while too much is.
+        """
+        if self._lost:
+            return
+        buffered = self._buffer
+        if buffered == b"\n":
+            buffered = self._buffer = b""
+        if (buffered or self._carry) and not self.paused:
+            if self._timer is None:
+                self._limitTime()
+        elif not self._overLimit:
+            self._unlimitTime()
+        if self.paused and len(buffered) > MAX_REQUEST:
+            if not self._held:
+                self._held = True
+                self.transport.pauseProducing()
+        elif self._held:
+            self._held = False
+            self.transport.resumeProducing()
+
+    def _limitTime(self):
+        self._timer = self._bridge.reactor.callLater(RECEIVE, self._tooSlow)
+
+    def _unlimitTime(self):
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tooSlow(self):
+        self._timer = None
+        self.log.warn(
+            "a request on {port} was not complete after {seconds} s, closed", port=self._port, seconds=RECEIVE
+        )
+        self.transport.abortConnection()
+
+    def lineLengthExceeded(self, line):
+        self.log.warn(
+            "a request on {port} has more than {limit} octets, closed", port=self._port, limit=MAX_REQUEST
+        )
+        self.transport.loseConnection()
+
+    def lineReceived(self, block):
+        """
+        A whole request, or nothing between two blank lines.
+        """
+        block = block.lstrip(b"\n")
+        if block:
+            self._received(parseRequest(block))
+
+    def _received(self, data):
+        if self._timer is not None:
+            self._unlimitTime()
+        server = self._server
+        server.requests += 1
+        if self._overLimit:
+            server.overLimit += 1
+            self.log.warn("more than {limit} connections (connLimit)", limit=server.generation.options.connLimit)
+            self._write(server.generation.full)
+            self.transport.loseConnection()
+            return
+        if not data or data.get("request", "smtpd_access_policy") != "smtpd_access_policy":
+            self.log.warn("no policy request, answered dunno: {begin!r}", begin=str(data)[:80])
+            self._write(DUNNO)
+            return
+        self.paused = True
+        if self._bridge.start(self._serve, data, server.generation.timeout, self._proceed):
+            self.paused = False
+
+    def _proceed(self):
+        """
+        The request that had to wait is answered; go on with what came in meanwhile.
+        """
+        self.paused = False
+        if not self._lost:
+            LineReceiver.dataReceived(self, b"")
+            self._afterData()
+
+    def _serve(self, data):
+        """
+        Decide about one request and answer it, in a greenlet; the one net for what policy functions do wrong.
+        """
+        server = self._server
+        generation = server.generation
+        watch = self._bridge.watch
+        begun = watch.since
+        generation.active += 1
+        factory = Factory(generation)
+        try:
+            watch.armed = True
+            answer = generation.answer(factory, data, self._port)
+            watch.armed = False
+            reply = generation.encoder.encode(answer, data)
+        except BaseException as error:  # noqa: BLE001 - SystemExit too must cost no more than one answer
+            watch.armed = False
+            reply = self._failed(generation, error, data)
+        generation.active -= 1
+        self._write(reply)
+        if server.requestLog is not None:
+            server.requestLog.request(data, factory.steps, reply, self._bridge.seconds() - begun)
+        if generation is not server.generation:
+            server.retire(generation)
+
+    def _failed(self, generation, error, data):
+        self._server.failures += 1
+        instance = data.get("instance", "")
+        if isinstance(error, BrokenAnswer):
+            self.log.error("{instance}: broken answer of the policy: {error}", instance=instance, error=str(error))
+        elif isinstance(error, DeadlineExceeded):
+            self.log.error("{instance}: the policy was stopped: {error}", instance=instance, error=str(error))
+        else:
+            self.log.failure("{instance}: the policy failed", instance=instance)
+        return generation.fatal
+
+    def _write(self, reply):
+        if self._lost:
+            return
+        if self._send is not None:
+            try:
+                taken = self._send(reply)
+            except OSError:
+                taken = 0
+            if taken == len(reply):
+                return
+            # The socket is full or broken: from now on the transport buffers, and finds out.
+            self._send = None
+            reply = reply[taken:]
+        self.transport.write(reply)
+
+
+class PolicyListener(ProtocolFactory):
+    """
+    Makes a L{PolicyProtocol} for each connection.
+    """
+
+    noisy = False
+
+    def __init__(self, server):
+        self._server = server
+
+    def buildProtocol(self, address):
+        return PolicyProtocol(self._server)

@@ -1,0 +1,99 @@
+"""
+One line for each request: who asked, what the checks said and how long each took, what was answered.
+"""
+
+import json
+import re
+
+_PLAIN = re.compile(r'[^\x00-\x20\x7f-\xa0"\\=]+')
+
+
+class KeyValueLog:
+    """
+    C{instance=… queue_id=… client=… sender=… recipient=… checks=spf:1:12,greylist:-1:0 action="…" ms=12.3}
+
+    Each check is C{name:code:milliseconds}, with C{:cached} when the answer was in the cache. A value that is
+    not a plain word stands in double quotes, with C{\\"}, C{\\\\} and C{\\xNN} or C{\\uNNNN} within.
+    """
+
+    def __init__(self, writer):
+        self._write = writer.write
+
+    def request(self, data, steps, reply, seconds):
+        """
+        @param steps: as in L{ppolicy.policy.Factory}.
+        @param reply: the octets sent to Postfix.
+        """
+        get = data.get
+        checks = ",".join(
+            [
+                f"{name}:{code}:{took * 1000:.0f}" if not cached else f"{name}:{code}:0:cached"
+                for name, code, took, cached, _ in steps
+            ]
+        )
+        instance, queueId, client = get("instance", ""), get("queue_id", ""), get("client_address", "")
+        sender, recipient = get("sender", ""), get("recipient", "")
+        action = reply[7:-2].decode()
+        # All is plain in nearly every line; the one look at it together is what makes it cheap.
+        together = f"{instance}{queueId}{client}{sender}{recipient}{checks}"
+        if not (together.isascii() and _PLAIN.fullmatch(together)):
+            instance, queueId, client = quoted(instance), quoted(queueId), quoted(client)
+            sender, recipient, checks = quoted(sender), quoted(recipient), quoted(checks)
+        self._write(
+            f"instance={instance} queue_id={queueId} client={client} sender={sender} recipient={recipient} "
+            f"checks={checks} action={quoted(action)} ms={seconds * 1000:.1f}"
+        )
+
+
+class JsonLog:
+    """
+    The same as an object of JSON.
+    """
+
+    def __init__(self, writer):
+        self._write = writer.write
+
+    def request(self, data, steps, reply, seconds):
+        """See L{KeyValueLog.request}."""
+        get = data.get
+        self._write(
+            json.dumps(
+                {
+                    "instance": get("instance", ""),
+                    "queue_id": get("queue_id", ""),
+                    "client": get("client_address", ""),
+                    "sender": get("sender", ""),
+                    "recipient": get("recipient", ""),
+                    "checks": [
+                        {"name": name, "code": code, "ms": round(took * 1000, 1), "cached": cached}
+                        for name, code, took, cached, _ in steps
+                    ],
+                    "action": reply[7:-2].decode(),
+                    "ms": round(seconds * 1000, 1),
+                },
+                separators=(",", ":"),
+            )
+        )
+
+
+FORMS = {"keyvalue": KeyValueLog, "json": JsonLog}
+
+
+def quoted(value):
+    """
+    A value as it stands in a C{key=value} line.
+    """
+    value = str(value)
+    if value == "" or (value.isascii() and _PLAIN.fullmatch(value)):
+        return value
+    text = value.replace("\\", "\\\\").replace('"', '\\"')
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else _escape(one) for one in text)
+    return f'"{text}"'
+
+
+def _escape(one):
+    number = ord(one)
+    if 0xDC80 <= number <= 0xDCFF:  # an octet that was no UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

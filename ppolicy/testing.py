@@ -1,0 +1,48 @@
+"""
+What tests of check modules need, ours and yours: no network, no clock, no server.
+"""
+
+from pathlib import Path
+
+from twisted.internet.task import Clock
+
+from ppolicy.bridge import Bridge
+from ppolicy.errors import ConfigError
+from ppolicy.registry import Registry
+from ppolicy.state import StateStore
+
+
+def make(kind, state=None, **parameters):
+    """
+    A check of this type, as ppolicy.conf would make it, not yet started.
+
+    @param kind: the name of a module type, or a class.
+    @param state: a L{StateStore}; by default a new one in memory.
+    @raises ConfigError: when a parameter is wrong.
+    """
+    cls = Registry().find(kind) if isinstance(kind, str) else kind
+    mistakes = []
+    accepted = cls.accept(parameters, Path.cwd(), mistakes)
+    if mistakes:
+        raise ConfigError(*[sentence for _, sentence in mistakes])
+    check = cls(cls.__name__.lower())
+    check.assume(accepted)
+    check.state = state or memoryState()
+    return check
+
+
+def memoryState(clock=None):
+    """
+    A state store in memory whose time is that of a C{task.Clock}, C{state.bridge.reactor}.
+    """
+    clock = clock or Clock()
+    return StateStore(Bridge(clock), clock=clock.seconds)
+
+
+def waiting(bridge, function, *arguments, timeout=30.0):
+    """
+    Run a function that may wait(), in a greenlet.
+
+    @return: a Deferred of its result.
+    """
+    return bridge.run(function, *arguments, timeout=timeout)
