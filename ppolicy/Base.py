@@ -85,7 +85,7 @@ class Base(Check):
         """{name: (help, value)} of all parameters."""
         return {name: (help, self._values.get(name)) for name, (help, _) in self._allParams().items()}
 
-    def dataArg(self, position, key, default, *args, **keywords):
+    def dataArg(self, position, key, default, /, *args, **keywords):
         """A check argument by name, else by its place after `data`, else the default."""
         if key in keywords:
             return keywords[key]

@@ -97,6 +97,7 @@ class Bridge:
         self.working = 0
         self._hub = None
         self._pool = []
+        self._parked = set()
         self._ready = deque()
 
     def start(self, function, argument, timeout, after=None):
@@ -137,6 +138,7 @@ class Bridge:
         Let a parked greenlet go on, from the reactor's greenlet: whoever fires a Deferred may be in another.
         """
         worker, pending.worker = pending.worker, None
+        self._parked.discard(pending)
         if pending.timer is not None:
             pending.timer.cancel()
         if not self._ready:
@@ -190,6 +192,13 @@ class Bridge:
         else:
             self.start(work, None, timeout)
         return result
+
+    def giveUp(self, reason):
+        """
+        End every wait now with L{DeadlineExceeded}, so that what still runs gets its last answer out.
+        """
+        for pending in list(self._parked):
+            self._resume(pending, DeadlineExceeded(reason))
 
     def adoptThread(self, deadline, request=None):
         """
@@ -294,6 +303,7 @@ def _park(worker, pending, timeout):
         raise _timeUp(timeout)
     pending.timer = reactor.callLater(left, pending.expired, timeout)
     pending.parked = True
+    bridge._parked.add(pending)
     watch = bridge.watch
     armed, watch.armed = watch.armed, False
     try:

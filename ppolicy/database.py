@@ -30,12 +30,24 @@ _BUSY = 1.0
 DIALECT = sqliteDialect(paramstyle="qmark")
 
 
-def compiled(statement):
+class Compiled:
     """
-    A SQLAlchemy statement as text with C{?} marks, and the names of its parameters in their order.
+    A SQLAlchemy statement made text once, with C{?} marks, for all its executions.
+
+    @ivar names: of its parameters, in the order of the marks.
     """
-    result = statement.compile(dialect=DIALECT)
-    return str(result), tuple(result.positiontup)
+
+    def __init__(self, statement):
+        result = statement.compile(dialect=DIALECT)
+        self.text = str(result)
+        self.names = tuple(result.positiontup)
+        self._constants = result.params
+
+    def __call__(self, connection, **values):
+        """
+        Execute it; returns the cursor.
+        """
+        return connection.execute(self.text, [values.get(name, self._constants[name]) for name in self.names])
 
 
 def ddl(table):

@@ -252,8 +252,11 @@ class ReplyEncoder:
             )
         if len(line) > LONGEST:
             raise BrokenAnswer(f"more than {LONGEST} octets of restrictions, name a restriction class instead")
-        words = iter(line.replace(",", " ").split())
-        word = None
+        # Not split(): what else Python takes for a blank is none to Postfix.
+        listed = [word for word in line.replace(",", " ").split(" ") if word]
+        if not listed:
+            raise BrokenAnswer(f"{line[:40]!r} is no list of restrictions")
+        words = iter(listed)
         for word in words:
             name = word.lower() if word.isascii() else word
             if name not in RESTRICTIONS:
@@ -265,8 +268,6 @@ class ReplyEncoder:
                 ranges = ENDS_OF_RANGE.findall(argument.partition("=")[2])
                 if not pattern.fullmatch(argument) or any(int(low) > int(high) for low, high in ranges):
                     raise BrokenAnswer(f"{word} needs {form}, not {argument[:40]!r}")
-        if word is None:
-            raise BrokenAnswer(f"{line[:40]!r} is no list of restrictions")
 
 
 def isPermanent(answer):

@@ -289,6 +289,9 @@ class PPolicyService(Service):
         ends = self._reactor.seconds() + GRACE
         while server.bridge.working and self._reactor.seconds() < ends:
             yield deferLater(self._reactor, 0.02)
+        if server.bridge.working:
+            server.bridge.giveUp("the server is stopping")
+            yield deferLater(self._reactor, 0.02)
         for connection in list(server.connections):
             connection.transport.loseConnection()
         if self._control is not None:

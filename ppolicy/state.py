@@ -30,7 +30,7 @@ from twisted.internet.defer import succeed
 from twisted.logger import Logger
 
 from ppolicy.bridge import inReactor, wait
-from ppolicy.database import RETRY, compiled
+from ppolicy.database import RETRY, Compiled
 from ppolicy.errors import BackendError, ConfigError
 
 FRONT = 100_000
@@ -38,6 +38,9 @@ FLUSH = 0.25
 PURGE = 60.0
 _CHUNK = 500
 _LOAD = 5000
+# Write-behind: with so many portions under way the next flush waits, with so many rows are forgotten.
+_WRITING = 2
+_PILE = 40
 
 _FIRST, _LAST, _COUNT, _EXPIRES = range(4)
 
@@ -69,11 +72,11 @@ class StateStore:
         """
         Write what is not yet written and close. The Deferred fires when all is on disk.
         """
-        for call in (self._flushing, self._purging):
+        for call in (self._flushing, self._purging, *(table._loading for table in self.tables.values())):
             if call is not None and call.active():
                 call.cancel()
         for table in self.tables.values():
-            table.flush()
+            table.flush(last=True)
         return self.database.stop() if self.database is not None else succeed(None)
 
     def table(self, name, columns):
@@ -126,7 +129,9 @@ class StateTable:
         self._database = store.database
         self._rows = OrderedDict()
         self._dirty = {}
-        self._complete = self._database is None or None  # None: not loaded yet
+        self._complete = self._database is None
+        self._loading = None
+        self._writing = 0
         self.schema = schema(name, columns)
         if self._database is not None:
             self._statements()
@@ -138,19 +143,15 @@ class StateTable:
             index_elements=[table.c.key],
             set_={name: upsert.excluded[name] for name in ("first", "last", "count", "expires")},
         )
-        self._upsert, order = compiled(upsert)
+        self._upsert = Compiled(upsert)
         # The marks stand in the order of the columns, so that a row is bound as the tuple it is.
-        assert order == tuple(column.name for column in table.columns), order
+        assert self._upsert.names == tuple(column.name for column in table.columns)
         row = (table.c.first, table.c.last, table.c.count, table.c.expires)
-        self._select, _ = compiled(select(*row).where(table.c.key == bindparam("k")))
-        self._all, _ = compiled(
-            select(table.c.key, *row)
-            .where(table.c.expires > bindparam("now"))
-            .order_by(table.c.last.desc())
-            .limit(bindparam("n"))
-        )
-        expired = select(table.c.key).where(table.c.expires <= bindparam("now")).limit(bindparam("n"))
-        self._delete, _ = compiled(delete(table).where(table.c.key.in_(expired)).returning(table.c.key))
+        self._select = Compiled(select(*row).where(table.c.key == bindparam("digest")))
+        living = select(table.c.key, *row).where(table.c.expires > bindparam("now"))
+        self._youngest = Compiled(living.order_by(table.c.last.desc()).limit(bindparam("most")))
+        expired = select(table.c.key).where(table.c.expires <= bindparam("now")).limit(bindparam("most"))
+        self._delete = Compiled(delete(table).where(table.c.key.in_(expired)).returning(table.c.key))
 
     def open(self):
         """
@@ -163,8 +164,11 @@ class StateTable:
 
     def _load(self):
         now = self._store.clock()
-        done = self._database.submit(lambda connection: connection.execute(self._all, (now, FRONT + 1)).fetchall())
-        done.addCallbacks(self._loaded, self._notLoaded)
+
+        def load(connection):
+            return self._youngest(connection, now=now, most=FRONT + 1).fetchall()
+
+        self._database.submit(load).addCallbacks(self._loaded, self._notLoaded)
 
     def _loaded(self, rows):
         """
@@ -191,7 +195,7 @@ class StateTable:
         if self._database.readOnly:
             self._complete = self._isMissing(failure.value)
         else:  # until it works again, each miss asks the database itself
-            self.bridge.reactor.callLater(RETRY, self._load)
+            self._loading = self.bridge.reactor.callLater(RETRY, self._load)
 
     def _isMissing(self, error):
         """
@@ -241,13 +245,13 @@ class StateTable:
             if behind:
                 self._dirty[digest] = columns
             else:
-                wait(self._write([(digest, columns)]))
+                self._writeNow(digest, columns)
         return result
 
     def _read(self, digest):
         try:
             found = wait(
-                self._database.submit(lambda connection: connection.execute(self._select, (digest,)).fetchone())
+                self._database.submit(lambda connection: self._select(connection, digest=digest).fetchone())
             )
         except BackendError as error:
             if not self._isMissing(error):
@@ -261,41 +265,57 @@ class StateTable:
 
     def _bound(self):
         rows = self._rows
-        spared = 0
-        while len(rows) - spared > FRONT and len(rows) > spared:
-            digest, row = rows.popitem(last=False)
-            if digest in self._dirty and spared < FRONT // 10:
-                rows[digest] = row  # not on disk yet
-                spared += 1
-            else:
-                self._dirty.pop(digest, None)
-                if self._database is not None:
-                    self._complete = False
+        while len(rows) > FRONT:
+            if next(iter(rows)) in self._dirty:
+                self._flushAll()
+            digest, _ = rows.popitem(last=False)
+            self._dirty.pop(digest, None)
+            if self._database is not None:
+                self._complete = False
+
+    def _writeNow(self, digest, columns):
+        try:
+            wait(self._write([(digest, columns)]))
+        except BackendError:
+            self._dirty[digest] = columns  # it is written when the database works again
+            raise
 
     def _write(self, dirty):
         rows = self._rows
         values = [(digest, *rows[digest], *map(_readable, columns)) for digest, columns in dirty if digest in rows]
 
         def write(connection):
-            connection.executemany(self._upsert, values)
+            connection.executemany(self._upsert.text, values)
 
         return self._database.submit(write)
 
-    def flush(self):
+    def flush(self, last=False):
         """
-        Send the rows that were touched with write-behind to the database.
+        Send the rows that were touched with write-behind to the database, unless it is still busy with others.
+        """
+        if last or self._writing < _WRITING:
+            self._flushAll()
+
+    def _flushAll(self):
+        """
+        While the database hangs, rows pile up in memory up to a bound; beyond it they are forgotten.
         """
         if not self._dirty or self._database is None or self._database.readOnly:
             return
-        dirty, self._dirty = self._dirty, {}
-        pending = list(dirty.items())
-        for start in range(0, len(pending), _LOAD):
-            part = pending[start : start + _LOAD]
-            self._write(part).addErrback(self._notWritten, part)
+        dirty, self._dirty = list(self._dirty.items()), {}
+        for start in range(0, len(dirty), _LOAD):
+            part = dirty[start : start + _LOAD]
+            if self._writing < _PILE:
+                self._writing += 1
+                self._write(part).addCallbacks(self._written, self._notWritten, errbackArgs=(part,))
+
+    def _written(self, _):
+        self._writing -= 1
 
     def _notWritten(self, failure, part):
+        self._writing -= 1
         failure.trap(BackendError)
-        for digest, columns in part:  # try again with the next flush; the front bounds how much can pile up
+        for digest, columns in part:  # tried again with the next flush
             if digest in self._rows:
                 self._dirty.setdefault(digest, columns)
 
@@ -310,7 +330,7 @@ class StateTable:
         elif not self._database.readOnly:
             now = self._store.clock()
             done = self._database.submit(
-                lambda connection: connection.execute(self._delete, (now, _CHUNK)).fetchall()
+                lambda connection: self._delete(connection, now=now, most=_CHUNK).fetchall()
             )
             done.addCallbacks(self._purged, lambda failure: failure.trap(BackendError))
 

@@ -1,0 +1,67 @@
+# The commands of the project; `make` alone lists them.
+
+PYTHON = python3
+BIN = .venv/bin
+CONF = ppolicy.conf
+
+# Debian packages, beside Python, that the live tests and the benchmarks need.
+TEST_PACKAGES = git postfix
+BENCH_PACKAGES = gcc libc6-dev postgrey
+
+# Installed again when one of these has changed.
+INPUTS = setup.cfg setup.py pyproject.toml ppolicy/__init__.py
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+# Without pip it is half made: Debian's python3-venv was missing.
+VENV = $(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+PYTEST = $(BIN)/python -m pytest
+
+.DEFAULT_GOAL = help
+.PHONY: help run check test bench fuzz reference dist clean style
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.* ## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+run: export PPOLICY_CONF = $(CONF)
+run: .venv/installed ## install into .venv, print Postfix's lines, start the server with ppolicy.conf (or CONF=FILE)
+	@$(BIN)/ppolicy check -c $(CONF) --postfix
+	@$(BIN)/twistd -noy ppolicy.tac --pidfile=
+
+check: style ## format, lint, types, unit tests
+	$(PYTEST) --ignore=tests/live
+
+test: style ## make check and the live tests; as root it installs the Debian packages they need
+	@.ci/packages $(TEST_PACKAGES)
+	$(PYTEST)
+
+style: .venv/installed-for-tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/installed-for-tests ## measure the speed; as root it installs a compiler and the peers
+	@.ci/packages $(BENCH_PACKAGES)
+	$(BIN)/python -m bench.run
+
+fuzz: .venv/installed-for-tests ## ten million hostile requests to a running server
+	PPOLICY_FUZZ=10000000 $(PYTEST) tests/live/test_fuzz.py
+
+reference: .venv/installed ## write MODULES and the other generated files again
+	$(BIN)/python -m ppolicy.reference
+
+dist: .venv/installed-for-tests ## sdist and wheel in dist/
+	rm -rf dist
+	$(BIN)/python -m build
+
+clean: ## remove what these commands made, .venv too; what the server keeps in state/ stays
+	rm -rf .venv bench/build build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/installed: $(INPUTS)
+	@$(VENV)
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+.venv/installed-for-tests: $(INPUTS)
+	@$(VENV)
+	$(PIP) install --quiet --editable '.[test]'
+	@touch .venv/installed $@

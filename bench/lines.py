@@ -1,0 +1,281 @@
+"""
+What is measured: the lines of the table and their gates.
+"""
+
+import itertools
+import resource
+import sys
+import time
+from contextlib import ExitStack
+
+from bench.load import measure
+from bench.servers import POSTGREY, Floor, Postgrey, PPolicy
+from bench.table import Gate, Row, ratios
+
+TRIVIAL = """
+    modules = {"dummy": ("Dummy", {})}
+
+    def check(factory, data, port):
+        code, info = factory.check("dummy", data)
+        return "dunno", ""
+    """
+
+GREYLIST = """
+    modules = {"greylist": ("Greylist", {"writeBehind": %r})}
+
+    def check(factory, data, port):
+        code, info = factory.check("greylist", data)
+        if code == -1:
+            return "DEFER_IF_PERMIT", f"4.7.1 Greylisted, please try again in {info[1]} seconds"
+        return "dunno", ""
+    """
+
+SENDERS = """
+    from ppolicy.check import Check
+
+    class Sender(Check):
+        blocking = False
+
+        def hashArg(self, data):
+            return data["sender"]
+
+        def check(self, data):
+            return 1, data["sender"]
+
+    modules = {"sender": (Sender, {})}
+
+    def check(factory, data, port):
+        code, info = factory.check("sender", data)
+        return "dunno", ""
+    """
+
+SLEEP = """
+    modules = {"sleep": ("Sleep", {"sleep": 1})}
+
+    def check(factory, data, port):
+        code, info = factory.check("sleep", data)
+        return "dunno", ""
+    """
+
+IDLE = 5000
+ENTRIES = 100_000
+SLEEPERS = 200
+TRIPLETS = 150_000  # more than StateTable has in memory
+
+_seeds = itertools.count(1)
+
+
+class Bench:
+    """
+    How long and how often to measure, and where.
+
+    @ivar remarks: what went wrong, as sentences.
+    """
+
+    def __init__(self, folder, seconds, rounds):
+        self.folder = folder
+        self.seconds = seconds
+        self.rounds = rounds
+        self.remarks = []
+
+    def measureInTurn(self, servers, expected, fresh=(), **load):
+        """
+        Measure one server after the other, round after round; all of them run all the time.
+
+        @param fresh: those of the servers that begin each round with nothing remembered.
+        @return: a list of samples for each server.
+        """
+        samples = [[] for _ in servers]
+        for server in servers:
+            if server not in fresh:
+                self._warmUp(server, expected[server], load)
+        for number in range(self.rounds):
+            print(f"round {number + 1} of {self.rounds}", file=sys.stderr)
+            for server, taken in zip(servers, samples, strict=True):
+                if server in fresh:
+                    server.renew()
+                    self._warmUp(server, expected[server], load)
+                taken.append(measure(server, next(_seeds), expected[server], seconds=self.seconds, **load))
+                if server in fresh:
+                    self.ask(server)
+        return samples
+
+    def _warmUp(self, server, expected, load):
+        sample = measure(server, next(_seeds), expected, seconds=min(0.5, self.seconds), **load)
+        self.count(server, sample)
+
+    def start(self, stack, *servers):
+        """
+        Start servers that the stack stops.
+        """
+        for server in servers:
+            stack.callback(server.stop)
+            server.start()
+
+    def count(self, server, sample):
+        """
+        Note the errors of a sample that gets no row in the table.
+        """
+        if sample.errors:
+            self.remarks.append(f"{server.name}: {sample.errors:.0f} errors")
+
+    def ask(self, *servers):
+        """
+        Note what went wrong.
+        """
+        for server in servers:
+            self.remarks += server.remarks()
+
+
+def trivial(bench):
+    """
+    One cached check: what the server itself costs.
+    """
+    with ExitStack() as stack:
+        floor = Floor(bench.folder)
+        quiet = PPolicy("trivial", bench.folder, TRIVIAL)
+        logging = PPolicy("trivial, request log", bench.folder, TRIVIAL, requestLog="keyvalue")
+        servers = (floor, quiet, logging)
+        bench.start(stack, *servers)
+        base, bare, logged = bench.measureInTurn(servers, dict.fromkeys(servers, "dunno"))
+        bench.ask(*servers)
+    return [
+        Row("floor, zipf, 8 connections", base),
+        Row(quiet.name, bare, base, gates=_againstFloor(bare, base, 0.35, 3.2)),
+        Row(logging.name, logged, base, gates=_againstFloor(logged, base, 0.29, 4.0)),
+    ]
+
+
+def _againstFloor(samples, base, rate, cpu):
+    return [
+        Gate("rate", ratios(samples, base, "rate"), atLeast=rate),
+        Gate("CPU", ratios(samples, base, "cpu"), atMost=cpu),
+    ]
+
+
+def latency(bench):
+    """
+    The same with few and with many connections: how long an answer takes.
+    """
+    rows = []
+    with ExitStack() as stack:
+        floor = Floor(bench.folder)
+        quiet = PPolicy("trivial latency", bench.folder, TRIVIAL)
+        logging = PPolicy("trivial latency, request log", bench.folder, TRIVIAL, requestLog="keyvalue")
+        servers = (floor, quiet, logging)
+        bench.start(stack, *servers)
+        for connections in (1, 64, 200):
+            base, bare, logged = bench.measureInTurn(
+                servers, dict.fromkeys(servers, "dunno"), connections=connections
+            )
+            many = f"{connections} connection{'s' if connections > 1 else ''}"
+            spread = [sample.p99 / sample.p50 for sample in bare]
+            gates = [Gate("p99/p50", spread, atMost=3)] if connections == 64 else []
+            rows += [
+                Row(f"floor, zipf, {many}", base),
+                Row(f"trivial, {many}", bare, base, gates=gates),
+                Row(f"trivial, request log, {many}", logged, base),
+            ]
+        bench.ask(*servers)
+    return rows
+
+
+def greylist(bench):
+    """
+    New triplets only, against postgrey: with an empty table in each round, and with one larger than memory holds.
+    """
+    kinds = (("write-behind", True), ("on disk first", False))
+    with ExitStack() as stack:
+        floor = Floor(bench.folder)
+        theirs = [Postgrey(bench.folder)] if POSTGREY.exists() else []
+        bare, logging, large = [
+            [
+                PPolicy(f"greylist, {how}{what}", bench.folder, GREYLIST % behind, requestLog=log)
+                for how, behind in kinds
+            ]
+            for what, log in (("", None), (", request log", "keyvalue"), (f", {TRIPLETS:,} known", None))
+        ]
+        servers = (floor, *theirs, *bare, *logging, *large)
+        expected = dict.fromkeys(servers, "DEFER_IF_PERMIT") | {floor: "dunno"}
+        bench.start(stack, *servers)
+        for server in large:
+            bench.count(server, measure(server, next(_seeds), expected[server], requests=TRIPLETS, mode="uniq"))
+        base, *rest = bench.measureInTurn(servers, expected, fresh=(*theirs, *bare, *logging), mode="uniq")
+        bench.ask(floor, *large)
+    rows = [Row("floor, uniq, 8 connections", base)]
+    peer = rest.pop(0) if theirs else None
+    if peer:
+        rows.append(Row("postgrey, no auto-whitelist", peer, base))
+    else:
+        rows.append(Row(f"postgrey: skipped, there is no {POSTGREY} (Debian: apt-get install postgrey)"))
+    for server, samples in zip((*bare, *logging, *large), rest, strict=True):
+        gates = [Gate("rate", ratios(samples, peer, "rate"), atLeast=6)] if peer and server in bare else []
+        rows.append(Row(server.name, samples, base, peer, gates))
+    return rows
+
+
+def memory(bench):
+    """
+    Memory, and many requests that wait at once.
+    """
+    return [_idle(bench), _cache(bench), _sleepers(bench)]
+
+
+def _idle(bench):
+    title = f"memory: {IDLE:,} idle connections"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < IDLE + 1000:
+        return Row(title, notes=[f"skipped: at most {hard} files may be open (ulimit -Hn)"])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with ExitStack() as stack:
+        server = PPolicy("idle connections", bench.folder, TRIVIAL)
+        bench.start(stack, server)
+        bench.count(server, measure(server, next(_seeds), "dunno", seconds=min(1, bench.seconds)))
+        before = server.memory()
+        with ExitStack() as connections:
+            for _ in range(IDLE):
+                connections.enter_context(server.connect())
+            time.sleep(0.5)
+            each = (server.memory() - before) / IDLE
+            present = server.status()["connections"]["open"]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        bench.ask(server)
+    return Row(title, gates=[Gate("KB each", [each], atMost=40)], notes=[f"{present:,} were open"])
+
+
+def _cache(bench):
+    with ExitStack() as stack:
+        server = PPolicy("cache", bench.folder, SENDERS, cacheSize=ENTRIES)
+        bench.start(stack, server)
+        bench.count(server, measure(server, next(_seeds), "dunno", seconds=min(1, bench.seconds), mode="same"))
+        before = server.memory()
+        bench.count(server, measure(server, next(_seeds), "dunno", requests=ENTRIES, mode="uniq"))
+        full = server.memory()
+        bench.count(server, measure(server, next(_seeds), "dunno", requests=2 * ENTRIES, mode="uniq"))
+        after = server.memory()
+        entries = server.status()["cache"]["entries"]
+        bench.ask(server)
+    return Row(
+        f"memory: {3 * ENTRIES:,} senders, cacheSize {ENTRIES:,}",
+        gates=[Gate("entries", [entries], atMost=ENTRIES)],
+        notes=[
+            f"RSS {before / 1024:.0f} MB, {(full - before) / 1024:+.0f} MB after {ENTRIES:,} senders, "
+            f"{(after - full) / 1024:+.0f} MB after the rest"
+        ],
+    )
+
+
+def _sleepers(bench):
+    with ExitStack() as stack:
+        server = PPolicy("sleep", bench.folder, SLEEP)
+        bench.start(stack, server)
+        samples = [
+            measure(server, next(_seeds), "dunno", requests=SLEEPERS, connections=SLEEPERS)
+            for _ in range(bench.rounds)
+        ]
+        bench.ask(server)
+    slowest = [sample.worst / 1e6 for sample in samples]
+    return Row(f"{SLEEPERS} requests in Sleep(1) at once", samples, gates=[Gate("seconds", slowest, atMost=1.2)])
+
+
+LINES = {"trivial": trivial, "latency": latency, "greylist": greylist, "memory": memory}

@@ -1,0 +1,96 @@
+"""
+Tests for check modules written for ppolicy 2.7.
+"""
+
+import pytest
+
+from ppolicy.Base import Base, CheckError, ParamError
+from ppolicy.errors import ConfigError
+from ppolicy.testing import make
+from tests.serving import Serving
+
+MODULE = '''
+from ppolicy.Base import Base, ParamError
+
+class Old(Base):
+    """A module as 2.7's documentation describes one."""
+    PARAMS = { 'limit': ('how many', 3),
+               'needed': ('has to be given', None),
+               'cachePositive': (None, 60*2),
+               }
+    def start(self):
+        if self.getParam('needed') == None:
+            raise ParamError('needed has to be specified for this module')
+    def hashArg(self, data, *args, **keywords):
+        return hash("\\n".join(map(lambda x: "%s=%s" % (x, data.get(x, '').lower()), [ 'sender' ])))
+    def check(self, data, *args, **keywords):
+        what = self.dataArg(0, 'what', 'nothing', *args, **keywords)
+        return 1, '%s %s %s %s' % (self.getId(), what, self.getParam('limit'), self.factory.getConfig('admin'))
+'''
+
+
+def serve(tmp_path, parameters):
+    """A server with the old module in a folder of the site."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "Old.py").write_text(MODULE)
+    return Serving(
+        tmp_path,
+        f"admin = 'me@example.org'\nmodulePath = ['site']\nmodules = {{'old': ('Old', {parameters})}}\n"
+        "policyThreads = False\n"
+        "def check(factory, data, port):\n    return 'WARN', factory.check('old', data, 'this')[1]\n",
+    )
+
+
+def test_oldModule(tmp_path):
+    """A custom module of 2.7 works after one changed import line."""
+    serving = serve(tmp_path, "{'needed': 1, 'limit': 9}")
+    slot = serving.generation.slots["old"]
+    assert slot.blocking
+    slot.blocking = False  # no threads on a test's clock
+    assert serving.ask(sender="a") == "action=WARN Old[old] this 9 me@example.org\n\n"
+    assert slot.ttl == (900, 120, 900)
+
+
+def test_start(tmp_path):
+    """Its start() may refuse."""
+    with pytest.raises(ConfigError, match=r"old \(Old\): needed has to be specified"):
+        serve(tmp_path, "{}")
+
+
+def test_unknownParameter(tmp_path):
+    """A parameter it did not declare is refused, where 2.7 only logged it."""
+    with pytest.raises(ConfigError, match="limt: no such parameter, did you mean limit"):
+        serve(tmp_path, "{'needed': 1, 'limt': 9}")
+
+
+class Plain(Base):
+    """Has one parameter of its own."""
+
+    PARAMS = {"one": ("a parameter", 1), "cacheNegative": (None, 5)}
+
+
+def test_parameters():
+    """getParam, setParam and getParams as ever; setParam of something undeclared raises."""
+    check = make(Plain, one=2)
+    assert check.getParam("one") == 2
+    check.setParam("one", 3)
+    assert check.getParams()["one"] == ("a parameter", 3)
+    assert check.getParams()["cacheNegative"][1] == 5 == check.cacheNegative
+    assert check.getParam("none", "default") == "default"
+    with pytest.raises(ParamError):
+        check.setParam("two", 1)
+    assert issubclass(ParamError, CheckError)
+
+
+@pytest.mark.parametrize(
+    ("args", "keywords", "expected"),
+    [
+        ((), {}, "default"),
+        (("place",), {}, "place"),
+        ((), {"key": "name"}, "name"),
+        (("x",), {"key": "name"}, "name"),
+    ],
+)
+def test_dataArg(args, keywords, expected):
+    """An argument by name, else by its place, else the default."""
+    assert make(Plain).dataArg(0, "key", "default", *args, **keywords) == expected

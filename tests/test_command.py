@@ -1,0 +1,175 @@
+"""
+Tests for the ppolicy command, as far as it needs no running server.
+"""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+CONF = """
+stateDir = 'state'
+modules = {'greylist': ('Greylist', {'delay': 300}), 'dummy': ('Dummy', {})}
+def check(factory, data, port):
+    factory.check('dummy', data)
+    code, info = factory.check('greylist', data)
+    if data['sender'] == 'raise@x':
+        raise ValueError('as asked')
+    return ('DEFER_IF_PERMIT', info[0]) if code < 0 else None
+"""
+REQUEST = (
+    "request=smtpd_access_policy\nsender=a@example.net\nrecipient=b@example.org\nclient_address=192.0.2.1\n\n"
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run the command in a folder with a configuration: (exit code, output, error output)."""
+    (tmp_path / "ppolicy.conf").write_text(CONF)
+
+    def run(*words, stdin=""):
+        done = subprocess.run(
+            [sys.executable, "-m", "ppolicy", *words],
+            cwd=tmp_path,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    run.folder = tmp_path
+    return run
+
+
+def test_check(run):
+    """A good configuration is told so."""
+    code, out, _ = run("check")
+    assert (code, out) == (0, f"{run.folder}/ppolicy.conf: 2 checks, no mistake\n")
+    assert not (run.folder / "state").exists()
+
+
+def test_checkMistakes(run):
+    """Mistakes are told with file and line, and the exit code is 1."""
+    (run.folder / "ppolicy.conf").write_text("conLimit = 3\n" + CONF.replace("delay", "dely"))
+    code, out, err = run("check")
+    assert (code, out) == (1, "")
+    assert err.split("\n") == [
+        f"{run.folder}/ppolicy.conf:1: conLimit is no option, did you mean connLimit?",
+        f"{run.folder}/ppolicy.conf:4: greylist (Greylist): dely: no such parameter, did you mean delay?",
+        "",
+    ]
+
+
+def test_checkStart(run):
+    """What only start() can find is found as well."""
+    (run.folder / "ppolicy.conf").write_text(CONF.replace("'delay': 300", "'table': 'no table'"))
+    code, _, err = run("check")
+    assert code == 1
+    assert "greylist (Greylist): 'no table' is no name for a table" in err
+
+
+def test_checkPostfix(run):
+    """The lines for main.cf name the listener."""
+    _, out, _ = run("check", "--postfix")
+    assert "reject_unauth_destination,\n    check_policy_service { inet:127.0.0.1:10031, timeout=35s," in out
+
+
+def test_explain(run):
+    """Every step is shown with code, time and information; nothing is changed."""
+    for _ in range(2):
+        code, out, _ = run("explain", stdin=REQUEST)
+        assert code == 0
+        dummy, greylist, action, _ = out.split("\n")
+        assert dummy.split()[:2] == ["dummy", "0"]
+        assert greylist.split()[:2] == ["greylist", "-1"]
+        assert action == "action=DEFER_IF_PERMIT greylisting in progress: 300s"
+    assert not (run.folder / "state").exists()
+
+
+def test_explainOverlay(run):
+    """Requests of one run see each other's writes, in memory."""
+    code, out, _ = run("explain", "--json", stdin=REQUEST + REQUEST)
+    assert code == 0
+    first, second = map(json.loads, out.splitlines())
+    assert [step["cached"] for step in first["steps"]] == [False, False]
+    assert [step["cached"] for step in second["steps"]] == [True, False]
+
+
+def test_explainWrite(run):
+    """With --write the state is changed for real, and read back by a dry run."""
+    run("explain", "--write", stdin=REQUEST)
+    assert (run.folder / "state" / "ppolicy.sqlite").exists()
+    time.sleep(1)
+    _, out, _ = run(
+        "try", "greylist", "sender=a@example.net", "recipient=b@example.org", "client_address=192.0.2.1"
+    )
+    seconds = int(out.rpartition(", ")[2].rstrip(")\n"))
+    assert seconds < 300
+
+
+def test_explainError(run):
+    """A policy that raises is shown with its error, and the exit code is 1."""
+    code, out, err = run("explain", stdin=REQUEST.replace("a@example.net", "raise@x"))
+    assert code == 1
+    assert "error: ValueError: as asked" in err
+    assert "action=450 " in out
+
+
+@pytest.mark.parametrize("stdin", ["", "\n\n\n"])
+def test_explainNothing(run, stdin):
+    """No request is an error that says what a request is."""
+    code, _, err = run("explain", stdin=stdin)
+    assert code == 1
+    assert "lines name=value" in err
+
+
+def test_try(run):
+    """A check is asked by its name, or a module type with default parameters."""
+    assert run("try", "dummy")[1].split()[:2] == ["dummy", "0"]
+    assert run("try", "Sleep")[1].split()[:2] == ["Sleep", "1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["nothing"], "nothing is no configured check (there is greylist, dummy)"),
+        (["dummy", "word"], "'word' is no attribute=value"),
+        (["DumpDataFile"], "DumpDataFile: fileName: is required"),
+    ],
+)
+def test_tryWrong(run, words, error):
+    """What cannot be tried is told in a sentence."""
+    code, _, err = run("try", *words)
+    assert code == 1
+    assert error in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", [["status"], ["reload"], ["cache", "flush"]])
+def test_noServer(run, words):
+    """Commands for a running server say when none runs."""
+    code, _, err = run(*words)
+    assert code == 1
+    assert err == f"no server is running: there is no socket {run.folder}/state/control.sock\n"
+
+
+def test_noConfiguration(run):
+    """Without any configuration the places are named where it was looked for."""
+    (run.folder / "ppolicy.conf").unlink()
+    code, _, err = run("check")
+    assert code == 1
+    assert "/etc/ppolicy/ppolicy.conf" in err
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["check"], ["run"], ["status"], ["reload"], ["cache", "flush"], ["try"], ["explain"]]
+)
+def test_help(run, words):
+    """Each command has a help."""
+    code, out, _ = run(*words, "--help")
+    assert code == 0
+    assert out.startswith("Usage: ppolicy")

@@ -1,0 +1,325 @@
+"""
+Tests for the state store: in memory, and the same in front of SQLite.
+"""
+
+import sqlite3
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from ppolicy import state
+from ppolicy.bridge import Bridge
+from ppolicy.database import SQLite
+from ppolicy.errors import BackendError, ConfigError
+from ppolicy.state import StateStore
+from ppolicy.testing import memoryState
+
+COLUMNS = ("sender", "recipient")
+
+
+class TouchTests(SynchronousTestCase):
+    """
+    What touch() promises, in memory.
+    """
+
+    def setUp(self):
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.table = memoryState(self.clock).table("seen", COLUMNS)
+
+    def touch(self, key=("a", "b"), **keywords):
+        return self.table.touch(key, **{"ttl": 100, "firstTtl": 10, "columns": ("a", "b"), **keywords})
+
+    def test_new(self):
+        """
+        The first touch is new: first, previous and present time are one.
+        """
+        self.assertEqual((1000, 1000, 1000, 1, 1010), self.touch())
+
+    def test_again(self):
+        """
+        The second touch tells the first and the previous one, counts, and prolongs the life to ttl.
+        """
+        self.touch()
+        self.clock.advance(5)
+        self.touch()
+        self.clock.advance(3)
+        self.assertEqual((1008, 1000, 1005, 3, 1108), self.touch())
+
+    def test_settle(self):
+        """
+        A touch before the row has settled counts, but does not prolong its life.
+        """
+        self.touch(settle=6)
+        self.clock.advance(5)
+        self.assertEqual((1005, 1000, 1000, 2, 1010), self.touch(settle=6))
+        self.clock.advance(1)
+        self.assertEqual((1006, 1000, 1005, 3, 1106), self.touch(settle=6))
+
+    def test_expired(self):
+        """
+        A row whose time is up counts as new.
+        """
+        self.touch()
+        self.clock.advance(10)
+        self.assertEqual((1010, 1010, 1010, 1, 1020), self.touch())
+
+    def test_keys(self):
+        """
+        Different keys are different rows, also when their texts join alike.
+        """
+        self.touch(("ab", "c"))
+        self.assertEqual(1, self.touch(("a", "bc"))[3])
+        self.assertEqual(2, self.touch(("ab", "c"))[3])
+
+    def test_clockSetBack(self):
+        """
+        When the clock is set back, nobody waits until it has caught up.
+        """
+        self.touch()
+        self.clock.rightNow = 500
+        now, first, previous, _, _ = self.touch()
+        self.assertEqual((500, 500, 500), (now, first, previous))
+
+    def test_bound(self):
+        """
+        Memory is bounded: the row that was not touched for longest goes first.
+        """
+        self.patch(state, "FRONT", 10)
+        for number in range(11):
+            self.touch((str(number),))
+        self.assertEqual(10, len(self.table))
+        self.assertEqual(2, self.touch(("10",))[3])
+        self.assertEqual(1, self.touch(("0",))[3])
+
+    def test_purge(self):
+        """
+        Expired rows are removed.
+        """
+        self.touch(("old",))
+        self.clock.advance(10)
+        self.touch(("young",))
+        self.table.purge()
+        self.assertEqual(1, len(self.table))
+
+    def test_names(self):
+        """
+        A table or column name that is no identifier is refused.
+        """
+        store = memoryState()
+        for name in ("a b", "a;drop", "", "1a", 'a"', "sqlite_x", "x" * 64, "é"):
+            self.assertRaises(ConfigError, store.table, name, COLUMNS)
+            if name != "sqlite_x":
+                self.assertRaises(ConfigError, store.table, "fine", (name,))
+
+    def test_shared(self):
+        """
+        Two checks with one table see the same rows; with other columns it is refused.
+        """
+        store = memoryState()
+        self.assertIs(store.table("seen", COLUMNS), store.table("seen", COLUMNS))
+        self.assertRaises(ConfigError, store.table, "seen", ("sender",))
+
+
+class SQLiteTests(TestCase):
+    """
+    The same rows in a real file, with the real reactor.
+    """
+
+    def setUp(self):
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "state.sqlite"
+        self.bridge = Bridge(reactor)
+        self.now = 1000.0
+        self.stores = []
+
+    def store(self, **keywords):
+        store = StateStore(self.bridge, SQLite(reactor, self.path, **keywords), clock=lambda: self.now)
+        store.start()
+        self.stores.append(store)
+        return store
+
+    @inlineCallbacks
+    def tearDown(self):
+        for store in self.stores:
+            yield store.stop()
+
+    @inlineCallbacks
+    def close(self, store):
+        self.stores.remove(store)
+        yield store.stop()
+
+    def touch(self, store, key, columns=("a", "b"), **keywords):
+        table = store.table("seen", COLUMNS)
+        return self.bridge.run(
+            lambda: table.touch(key, **{"ttl": 100, "firstTtl": 10, "columns": columns, **keywords})
+        )
+
+    def rows(self):
+        connection = sqlite3.connect(self.path)
+        try:
+            return connection.execute("SELECT sender, recipient, first, last, count, expires FROM seen").fetchall()
+        finally:
+            connection.close()
+
+    @inlineCallbacks
+    def test_onDiskBeforeTheAnswer(self):
+        """
+        Without write-behind a row is in the file when touch() returns.
+        """
+        store = self.store()
+        yield self.touch(store, ("k",), ("s", "r"))
+        self.assertEqual([("s", "r", 1000.0, 1000.0, 1, 1010.0)], self.rows())
+
+    @inlineCallbacks
+    def test_writeBehind(self):
+        """
+        With write-behind a row is in the file within a second, and in any case after a clean stop.
+        """
+        store = self.store()
+        yield self.touch(store, ("k",), behind=True)
+        yield deferLater(reactor, 0.8)
+        self.assertEqual(1, len(self.rows()))
+        yield self.touch(store, ("l",), behind=True)
+        yield self.close(store)
+        self.assertEqual(2, len(self.rows()))
+
+    @inlineCallbacks
+    def test_remembered(self):
+        """
+        Another start finds what was there.
+        """
+        store = self.store()
+        yield self.touch(store, ("k",))
+        yield self.close(store)
+        self.now = 1005.0
+        result = yield self.touch(self.store(), ("k",))
+        self.assertEqual((1005.0, 1000.0, 1000.0, 2, 1105.0), result)
+        self.assertEqual([("a", "b", 1000.0, 1005.0, 2, 1105.0)], self.rows())
+
+    @inlineCallbacks
+    def test_larger(self):
+        """
+        A table larger than memory: rows that are not in memory are read from the file.
+        """
+        self.patch(state, "FRONT", 20)
+        store = self.store()
+        for number in range(100):
+            yield self.touch(store, (str(number),), behind=True)
+        yield self.close(store)
+        store = self.store()
+        store.table("seen", COLUMNS)
+        yield deferLater(reactor, 0.1)
+        for number in range(100):
+            result = yield self.touch(store, (str(number),))
+            self.assertEqual(2, result[3], number)
+        self.assertLessEqual(len(store.table("seen", COLUMNS)), 20)
+
+    @inlineCallbacks
+    def test_hostileTexts(self):
+        """
+        Whatever a client sends is stored as a text, and harms nothing.
+        """
+        store = self.store()
+        texts = ["\udcff\udc80", "nul\0l", "'; DROP TABLE seen; --", "é\u2028", "x" * 5000, "%s {0} ?"]
+        for text in texts:
+            yield self.touch(store, (text,), (text, text))
+            again = yield self.touch(store, (text,), (text, text))
+            self.assertEqual(2, again[3])
+        self.assertEqual(len(texts), len(self.rows()))
+        self.assertIn("\\xff\\x80", [row[0] for row in self.rows()])
+
+    @inlineCallbacks
+    def test_purge(self):
+        """
+        Expired rows disappear from the file and from memory, in portions.
+        """
+        self.patch(state, "_CHUNK", 7)
+        store = self.store()
+        for number in range(30):
+            yield self.touch(store, (str(number),))
+        self.now = 1010.0
+        yield self.touch(store, ("young",))
+        store.table("seen", COLUMNS).purge()
+        yield deferLater(reactor, 0.3)
+        self.assertEqual(1, len(self.rows()))
+        self.assertEqual(1, len(store.table("seen", COLUMNS)))
+
+    @inlineCallbacks
+    def test_readOnly(self):
+        """
+        Opened for reading, what is there is seen and nothing changes; where nothing is, nothing is created.
+        """
+        nothing = self.store(readOnly=True)
+        result = yield self.touch(nothing, ("k",))
+        self.assertEqual(1, result[3])
+        yield self.close(nothing)
+        self.assertFalse(self.path.exists())
+        store = self.store()
+        yield self.touch(store, ("k",))
+        yield self.close(store)
+        reader = self.store(readOnly=True)
+        first = yield self.touch(reader, ("k",))
+        second = yield self.touch(reader, ("k",))
+        self.assertEqual((2, 3), (first[3], second[3]))
+        yield self.close(reader)
+        self.assertEqual(1, self.rows()[0][4])
+
+    @inlineCallbacks
+    def test_locked(self):
+        """
+        While another process holds the file, touch() fails in time; afterwards all works again by itself.
+        """
+        store = self.store()
+        yield self.touch(store, ("k",))
+        other = sqlite3.connect(self.path, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        yield self.assertFailure(self.touch(store, ("l",)), BackendError)
+        self.assertIn("locked", store.database.problem)
+        yield self.touch(store, ("m",), behind=True)
+        other.execute("COMMIT")
+        other.close()
+        yield self.touch(store, ("n",))
+        yield deferLater(reactor, 0.8)
+        self.assertIsNone(store.database.problem)
+        self.assertEqual(4, len(self.rows()))  # l too: it stays in memory and is written with the next flush
+
+    @inlineCallbacks
+    def test_damaged(self):
+        """
+        A file that is no database is no reason to stop: rows are unknown, and the problem is told.
+        """
+        self.path.write_bytes(b"this is no database, " * 100)
+        store = self.store()
+        yield self.assertFailure(self.touch(store, ("k",)), BackendError)
+        self.assertIn("not a database", store.database.problem)
+
+    @inlineCallbacks
+    def test_tableDropped(self):
+        """
+        A table that somebody dropped is created again.
+        """
+        store = self.store()
+        yield self.touch(store, ("k",))
+        other = sqlite3.connect(self.path)
+        other.execute("DROP TABLE seen")
+        other.commit()
+        other.close()
+        yield self.assertFailure(self.touch(store, ("l",)), BackendError)
+        yield deferLater(reactor, 2.1)
+        yield self.touch(store, ("m",))
+        self.assertGreaterEqual(len(self.rows()), 1)
+
+    def test_fileMode(self):
+        """
+        The file holds mail addresses, so it is not for everybody.
+        """
+        store = self.store()
+        return self.touch(store, ("k",)).addCallback(
+            lambda _: self.assertEqual(0o640, self.path.stat().st_mode & 0o777)
+        )
