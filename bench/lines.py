@@ -207,7 +207,7 @@ def greylist(bench):
     if peer:
         rows.append(Row("postgrey, no auto-whitelist", peer, base))
     else:
-        rows.append(Row(f"postgrey: skipped, there is no {POSTGREY} (Debian: apt-get install postgrey)"))
+        rows.append(Row("postgrey", notes=[f"skipped: there is no {POSTGREY} (Debian: apt-get install postgrey)"]))
     for server, samples in zip((*bare, *logging, *large), rest, strict=True):
         gates = [Gate("rate", ratios(samples, peer, "rate"), atLeast=6)] if peer and server in bare else []
         rows.append(Row(server.name, samples, base, peer, gates))

@@ -100,7 +100,7 @@ def main():
     bench = Bench(folder, chosen.seconds, chosen.rounds)
     try:
         build()
-        rows = measureAll(bench, chosen.only or LINES)
+        rows = measureAll(bench, [name for name in LINES if not chosen.only or name in chosen.only])
     except KeyboardInterrupt:
         print("interrupted, all servers are stopped", file=sys.stderr)
         return 130

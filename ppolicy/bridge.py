@@ -21,6 +21,8 @@ from ppolicy.errors import DeadlineExceeded, WaitError
 from ppolicy.watchdog import Watchdog
 
 _POOL = 1000
+# Seconds between two looks at whose time is up.
+_SWEEP = 0.05
 _thread = threading.local()
 
 
@@ -59,7 +61,7 @@ class _Pending:
     One wait(): what a parked greenlet waits for.
     """
 
-    __slots__ = ("left", "parked", "results", "timer", "worker")
+    __slots__ = ("deadline", "left", "parked", "results", "timer", "worker")
 
     def __init__(self, worker, count):
         self.worker = worker
@@ -98,6 +100,7 @@ class Bridge:
         self._hub = None
         self._pool = []
         self._parked = set()
+        self._sweeping = None
         self._ready = deque()
 
     def start(self, function, argument, timeout, after=None):
@@ -123,6 +126,7 @@ class Bridge:
         worker.gr_context = copy_context()
         worker.request = argument
         worker.switch(function, argument)
+        watch.armed = False
         if watch.blocked is not None:
             watch.report()
         watch.since = None
@@ -159,6 +163,7 @@ class Bridge:
             worker.switch()
         else:
             worker.throw(error)
+        watch.armed = False
         if watch.blocked is not None:
             watch.report()
         watch.since = None
@@ -193,12 +198,29 @@ class Bridge:
             self.start(work, None, timeout)
         return result
 
+    def sweep(self):
+        """
+        End the waits of requests whose time is up; again and again while any waits.
+        """
+        now = self.seconds()
+        for pending in [pending for pending in self._parked if pending.deadline <= now]:
+            self._resume(pending, _timeUp(None))
+        self._sweeping = self.reactor.callLater(_SWEEP, self.sweep) if self._parked else None
+
     def giveUp(self, reason):
         """
         End every wait now with L{DeadlineExceeded}, so that what still runs gets its last answer out.
         """
         for pending in list(self._parked):
             self._resume(pending, DeadlineExceeded(reason))
+
+    def stop(self):
+        """
+        Keep no time any more.
+        """
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
 
     def adoptThread(self, deadline, request=None):
         """
@@ -294,14 +316,17 @@ def _wait(deferreds, timeout, partial=False):
 def _park(worker, pending, timeout):
     bridge = worker.bridge
     reactor = bridge.reactor
-    left = worker.deadline - reactor.seconds()
-    if timeout is not None and timeout < left:
-        left = timeout
-    else:
-        timeout = None
+    left = worker.deadline - bridge.seconds()
     if left <= 0:
-        raise _timeUp(timeout)
-    pending.timer = reactor.callLater(left, pending.expired, timeout)
+        raise _timeUp(None)
+    if timeout is not None and timeout < left:
+        if timeout <= 0:
+            raise _timeUp(timeout)
+        pending.timer = reactor.callLater(timeout, pending.expired, timeout)
+    # The request's own time needs no timer for each wait, which would cost more than many waits last.
+    if bridge._sweeping is None:
+        bridge._sweeping = reactor.callLater(_SWEEP, bridge.sweep)
+    pending.deadline = worker.deadline
     pending.parked = True
     bridge._parked.add(pending)
     watch = bridge.watch

@@ -4,22 +4,23 @@ Run ppolicy.conf, and report every mistake in it at once.
 
 import ast
 import difflib
+import importlib.util
 import inspect
 import linecache
 import logging
 import os
+import re
 import stat
 import sys
-import traceback
 import types
 from pathlib import Path
 
 from ppolicy.check import Check
 from ppolicy.errors import BrokenAnswer, ConfigError, Mistake
-from ppolicy.listeners import parsePort
+from ppolicy.listeners import checkSocket, describe, groupId, parsePort, userId
 from ppolicy.options import IGNORED, Options
-from ppolicy.parameter import didYouMean, toMistakes
-from ppolicy.registry import Registry
+from ppolicy.parameter import didYouMean, shown, toMistakes
+from ppolicy.registry import Registry, explained, isCheck
 from ppolicy.reply import ReplyEncoder, isPermanent
 
 MODULE_NAME = "ppolicy_conf"
@@ -38,6 +39,9 @@ class CheckSpec:
         self.parameters = parameters
         self.file = file
         self.line = line
+
+    def __str__(self):
+        return f"{self.name} ({self.cls.__name__})"
 
     def create(self):
         """
@@ -71,18 +75,25 @@ def find(given=None, beside=None):
     """
     if given or os.environ.get("PPOLICY_CONF"):
         return Path(given or os.environ["PPOLICY_CONF"]).absolute()
-    local = Path(beside or Path.cwd()) / "ppolicy.conf"
-    if local.is_file():
-        status = local.stat()
-        if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
-            raise ConfigError(
-                f"{local} belongs to somebody else or may be written by everybody; name it with -c if you trust it"
-            )
-        return local.absolute()
-    for place in _PLACES:
-        if Path(place).is_file():
-            return Path(place)
-    raise ConfigError(f"no configuration: there is no {local}, no {' and no '.join(_PLACES)}; name one with -c")
+    local = Path(beside or "") / "ppolicy.conf"
+    try:
+        local = local.absolute()
+        if local.is_file():
+            status = local.stat()
+            if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise ConfigError(
+                    f"{local} belongs to somebody else, or may be written by everybody or its group; "
+                    "name it with -c or $PPOLICY_CONF if you trust it"
+                )
+            return local
+        for place in _PLACES:
+            if Path(place).is_file():
+                return Path(place)
+    except OSError as error:
+        raise ConfigError(f"cannot look for {error.filename or local}: {error.strerror}") from error
+    raise ConfigError(
+        f"no configuration: there is no {local}, no {' and no '.join(_PLACES)}; name one with -c or $PPOLICY_CONF"
+    )
 
 
 def load(path):
@@ -133,101 +144,105 @@ class _Reading:
         self.warnings.append(Mistake(sentence, self.path, line))
 
     def configuration(self):
-        if not self.execute():
-            raise ConfigError(*self.mistakes)
+        end = self.execute()
         self.places = _Places(self.tree)
-        options = self._options()
-        self._leftOvers()
         result = Configuration()
-        result.path, result.folder, result.options = self.path, self.folder, options
-        result.encoder = self._answers(options)
-        result.specs = self._checks(options)
-        result.policy = self._policy()
-        if self.mistakes:
-            raise ConfigError(*sorted(self.mistakes, key=lambda one: one.line or 0))
-        result.warnings = self.warnings
+        result.path, result.folder, result.options = self.path, self.folder, self._options()
+        self._leftOvers()
+        result.encoder = self._answers(result.options)
+        result.specs = self._checks(result.options)
+        result.policy = self._policy() if end is None else None
+        mistakes = sorted(self.mistakes, key=_line)
+        if end is not None:
+            mistakes.append(end)
+        if mistakes:
+            raise ConfigError(*mistakes)
+        result.warnings = sorted(self.warnings, key=_line)
         return result
 
     def execute(self):
         """
-        Run the file statement by statement. False when a syntax error or an exception ended it.
+        Run the file.
+
+        @return: the mistake that ended it, a syntax error or an exception, or None.
         """
         file = str(self.path)
         try:
-            source = self.path.read_bytes()
-        except OSError as error:
-            self.mistake(f"cannot be read: {error.strerror}")
-            return False
-        linecache.checkcache(file)
+            source = self._source()
+            linecache.checkcache(file)
+            tree = ast.parse(source, file)
+            code = compile(tree, file, "exec", dont_inherit=True)
+            self.tree = tree
+            sys.modules[MODULE_NAME] = self.module
+            # The file is the administrator's own program: running it is what ppolicy is for.
+            exec(code, self.names)  # noqa: S102
+        except Mistake as mistake:
+            return mistake
+        except BaseException as error:  # noqa: BLE001 - any exception, SystemExit too, is a mistake
+            line, sentence = explained(error, self.path)
+            return Mistake(sentence, self.path, line)
+        return None
+
+    def _source(self):
         try:
-            self.tree = ast.parse(source, file)
-        except (SyntaxError, ValueError) as error:  # ValueError: a NUL byte
-            self.mistake(f"{type(error).__name__}: {getattr(error, 'msg', error)}", getattr(error, "lineno", None))
-            return False
-        sys.modules[MODULE_NAME] = self.module
-        for statement in self.tree.body:
-            try:
-                # The file is the administrator's own program: running it is what ppolicy is for.
-                exec(compile(ast.Module([statement], []), file, "exec"), self.names)  # noqa: S102
-            except BaseException as error:  # noqa: BLE001 - any exception, SystemExit too, is a mistake
-                frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == file]
-                self.mistake(f"{type(error).__name__}: {error}", frames[-1].lineno if frames else statement.lineno)
-                return False
-        return True
+            octets = self.path.read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: no file can have such a name
+            raise Mistake(f"cannot be read: {getattr(error, 'strerror', error)}", self.path) from error
+        try:
+            source = importlib.util.decode_source(octets)
+            if "\0" in source:
+                raise ValueError("there is a NUL character in it")
+        except (SyntaxError, ValueError, LookupError) as error:
+            readable = octets.decode(errors="replace")
+            bad = re.search("[\0\ufffd]", readable)
+            line = readable.count("\n", 0, bad.start()) + 1 if bad else None
+            raise Mistake(f"cannot be read as text, save it in UTF-8: {error}", self.path, line) from error
+        return source
 
     def _options(self):
-        values = {name: self.names[name] for name in Options.declared() if name in self.names}
+        line = self.places.assigned.get
+        # A function, class or module is the administrator's own, whatever its name; unless it was assigned.
+        values = {
+            name: self.names[name]
+            for name in Options.declared()
+            if name in self.names and (name in self.places.assigned or not _isCode(self.names[name]))
+        }
         found = []
         accepted = Options.accept(values, self.folder, found)
         self.mistakes += toMistakes(found, "", self.path, self.places.assigned, None)
         options = Options()
         options.assume({name: one.default for name, one in Options.declared().items()} | accepted)
+        for name, check, value, *more in _furtherChecks(options, self.folder):
+            try:
+                if value is not None:
+                    check(value, *more)
+            except ValueError as error:
+                self.mistake(f"{name}: {error}", line(name))
+        # There is nothing to be found in the others. Unlike Path.is_dir() this never raises.
+        options.modulePath = [folder for folder in options.modulePath if os.path.isdir(folder)]  # noqa: PTH112
         for name, why in IGNORED.items():
             if name in values:
-                self.warning(f"{name} is ignored: {why}", self.places.assigned.get(name))
+                self.warning(f"{name} is ignored: {why}", line(name))
         if options.cacheEngine == "memcache":
-            self.warning(
-                "cacheEngine 'memcache' is not there yet: the local cache is used",
-                self.places.assigned.get("cacheEngine"),
-            )
-        line = self.places.assigned.get
-        for port in options.ppolicyPort:
-            try:
-                parsePort(port, self.folder)
-            except ValueError as error:
-                self.mistake(f"ppolicyPort: {error}", line("ppolicyPort"))
-        if not options.ppolicyPort:
-            self.mistake("ppolicyPort: an empty list listens nowhere", line("ppolicyPort"))
-        if isinstance(options.logLevel, str) and options.logLevel.upper() not in logging.getLevelNamesMapping():
-            self.mistake(
-                f"logLevel: must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {options.logLevel!r}",
-                line("logLevel"),
-            )
-        for folder in options.modulePath:
-            if not folder.is_dir():
-                self.mistake(f"modulePath: {folder} is no folder", line("modulePath"))
-        database = options.database
-        if isinstance(database, dict) or (isinstance(database, str) and database.startswith("mysql")):
+            self.warning("cacheEngine 'memcache' is not there yet: the local cache is used", line("cacheEngine"))
+        if _isMySQL(options.database):
             self.warning(
                 "database: MySQL and MariaDB are not there yet, state is kept in the embedded SQLite",
                 line("database"),
             )
-        elif isinstance(database, str) and not database.startswith("sqlite:///"):
-            self.mistake(
-                "database: must be a URL such as sqlite:////var/lib/ppolicy/ppolicy.sqlite", line("database")
-            )
+        if options.group is not None and options.user is None:
+            self.warning("group has no effect without user", line("group"))
         return options
 
     def _leftOvers(self):
         """
         Names that are no options: mistakes where they resemble one, else warnings where nothing uses them.
         """
-        options = [*Options.declared(), "check"]
+        options = Options.declared()
         for name, line in self.places.assigned.items():
-            value = self.names.get(name)
-            if name in options or name not in self.names or name.startswith("_"):
+            if name in options or name == "check" or name not in self.names or name.startswith("_"):
                 continue
-            if isinstance(value, type | types.ModuleType) or callable(value):
+            if _isCode(self.names[name]):
                 continue
             close = difflib.get_close_matches(name, options, 1, 0.8)
             if close:
@@ -251,74 +266,200 @@ class _Reading:
     def _checks(self, options):
         registry = Registry(options.modulePath)
         specs = []
-        for name, line in self.places.duplicates:
-            self.mistake(f"modules: {name!r} is there twice", line)
-        modules = self.names["modules"]
-        for name, entry in modules.items() if isinstance(modules, dict) else ():
+        for sentence, line in self.places.twice:
+            self.mistake(sentence, line)
+        for name, entry in options.modules.items():
             line = self.places.checks.get(name) or self.places.assigned.get("modules")
             if not isinstance(name, str) or not name:
-                self.mistake(f"modules: the name {name!r} is no text", line)
+                self.mistake(f"modules: the name {shown(name)} of a check is no text", line)
                 continue
             if not (isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[1], dict)):
-                self.mistake(f"{name}: must be (type, {{parameter: value, …}})", line)
+                self.mistake(f"{name}: must be a pair, ('Type', {{'parameter': value, …}})", line)
                 continue
-            cls = self._class(registry, name, entry[0], line)
-            if cls is None:
+            try:
+                cls = _class(registry, entry[0])
+            except ConfigError as error:
+                self.mistake(f"{name}: {error}", line)
                 continue
-            found = []
-            parameters = cls.accept(entry[1], self.folder, found)
-            self.mistakes += toMistakes(
-                found, f"{name} ({cls.__name__}): ", self.path, self.places.parameters.get(name, {}), line
-            )
-            timeout = parameters.get("timeout")
-            if isinstance(timeout, int | float) and timeout >= options.requestTimeout:
-                self.warning(
-                    f"{name} ({cls.__name__}): timeout {timeout:g} is not below requestTimeout, "
-                    f"which ends it after {options.requestTimeout:g} s",
-                    line,
-                )
-            specs.append(CheckSpec(name, cls, parameters, self.path, line))
-        for path, hidden in registry.hidden:
+            specs.append(self._spec(CheckSpec(name, cls, {}, self.path, line), entry[1], options))
+        for path, hidden in registry.hidden.items():
             self.warning(f"{path} hides the bundled {hidden.name}", self.places.assigned.get("modulePath"))
         return specs
 
-    def _class(self, registry, name, kind, line):
-        if isinstance(kind, str):
-            try:
-                return registry.find(kind)
-            except ConfigError as error:
-                self.mistake(f"{name}: {error}", line)
-                return None
-        if inspect.isclass(kind) and issubclass(kind, Check):
-            return kind
-        self.mistake(f"{name}: the type must be the name of a check module or a class of yours, a Check", line)
-        return None
+    def _spec(self, spec, given, options):
+        """
+        Fill in the parameters.
+        """
+        lines = self.places.parameters.get(spec.name, {})
+        found = []
+        try:
+            spec.parameters = spec.cls.accept(given, self.folder, found)
+        except ConfigError as error:
+            found.append((None, str(error)))
+        except Exception as error:  # noqa: BLE001 - PARAMS of a module for 2.7 may be anything
+            found.append((None, f"its parameters are badly declared: {explained(error, self.path)[1]}"))
+        self.mistakes += toMistakes(found, f"{spec}: ", self.path, lines, spec.line)
+        if spec.cls.check is Check.check:
+            self.warning(f"{spec}: it has no check(self, data) that could answer", spec.line)
+        timeout = spec.parameters.get("timeout")
+        if isinstance(timeout, int | float) and timeout >= options.requestTimeout:
+            self.warning(
+                f"{spec}: timeout is not below requestTimeout, which ends it after {options.requestTimeout:g} s",
+                lines.get("timeout", spec.line),
+            )
+        return spec
 
     def _policy(self):
-        line = self.places.functions.get("check")
         policy = self.names.get("check")
+        lines = self.places.assigned | self.places.functions
+        line = lines.get("check")
         if policy is None:
-            close = difflib.get_close_matches("check", self.places.functions, 1, 0.6)
+            own = [name for name in lines if _isCode(self.names.get(name))]
+            close = difflib.get_close_matches("check", own, 1, 0.6)
             self.mistake(
                 f"there is no function check(factory, data, port){f', is it {close[0]}?' if close else ''}",
-                self.places.functions.get(close[0]) if close else None,
+                lines[close[0]] if close else None,
             )
             return None
-        if not callable(policy):
-            self.mistake("check must be a function check(factory, data, port)", self.places.assigned.get("check"))
+        if not callable(policy) or isinstance(policy, type):
+            self.mistake("check must be a function check(factory, data, port)", line)
             return None
-        if inspect.iscoroutinefunction(policy):
+        if inspect.iscoroutinefunction(policy) or inspect.isasyncgenfunction(policy):
             self.mistake("check must be a plain function, not async: it may wait all the same", line)
             return None
+        if inspect.isgeneratorfunction(policy):
+            self.mistake("check must return its answer, not yield it", line)
+            return None
         try:
-            inspect.signature(policy).bind(None, None, None)
-        except TypeError:
+            signature = inspect.signature(policy)
+            signature.bind(None, None, None)
+        except (TypeError, ValueError):  # ValueError: one of Python's own that does not tell
             self.mistake("check must take three arguments: check(factory, data, port)", line)
-        known = self.names["modules"]
-        for name, where in self.places.asked(inspect.signature(policy)):
+            return None
+        known = self.names.get("modules")
+        for name, where in self.places.asked(signature):
             if isinstance(known, dict) and name not in known:
-                self.mistake(f"factory.check: there is no module {name!r}{didYouMean(name, known)}", where)
+                self.mistake(f"factory.check: there is no {name!r} in modules{didYouMean(name, known)}", where)
         return policy
+
+
+def _line(mistake):
+    return mistake.line or 0
+
+
+def _isCode(value):
+    return callable(value) or isinstance(value, types.ModuleType)
+
+
+def _class(registry, kind):
+    """
+    The class of a check, from its name or as it is.
+    """
+    if isinstance(kind, str):
+        return registry.find(kind)
+    if isCheck(kind):
+        return kind
+    raise ConfigError(f"its type must be the name of a check module or a class of checks, not {shown(kind)}")
+
+
+def _furtherChecks(options, folder):
+    """
+    What types and bounds of the options do not say: (option, function, value, further arguments); the function
+    raises ValueError when the value, if there is one, is wrong.
+    """
+    ownSocket = options.controlSocket is None and options.stateDir is not None
+    return [
+        *[("ppolicyPort", parsePort, port, folder) for port in options.ppolicyPort],
+        ("ppolicyPort", _distinct, options.ppolicyPort, folder),
+        *[("modulePath", _checkFolder, one) for one in options.modulePath],
+        *[("restrictionClasses", _checkRestrictionClass, name) for name in options.restrictionClasses],
+        ("logTarget", _checkTarget, options.logTarget, folder),
+        ("logLevel", _checkLogLevel, options.logLevel),
+        ("stateDir", _checkFolder, options.stateDir, True),
+        ("stateDir", checkSocket, options.stateDir / "control.sock" if ownSocket else None),
+        ("controlSocket", checkSocket, options.controlSocket),
+        ("user", userId, options.user),
+        ("group", groupId, options.group),
+        ("database", _checkDatabase, options.database, folder, options.stateDir),
+    ]
+
+
+def _distinct(ports, folder):
+    if not ports:
+        raise ValueError("an empty list listens nowhere")
+    known = set()
+    for port in ports:
+        try:
+            wanted = {describe(one) for one in parsePort(port, folder)}
+        except ValueError:
+            continue  # that is said already
+        if wanted & known:
+            raise ValueError(f"{min(wanted & known)} is there twice")
+        known |= wanted
+
+
+def _checkFolder(path, mayBeMissing=False):
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if mayBeMissing:
+            return
+        raise ValueError(f"there is no folder {path}") from None
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    if not stat.S_ISDIR(mode):
+        raise ValueError(f"{path} is no folder")
+
+
+def _checkFile(path):
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        _checkFolder(path.parent)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    else:
+        if stat.S_ISDIR(mode):
+            raise ValueError(f"{path} is a folder, not a file")
+
+
+def _checkTarget(target, folder):
+    if target not in ("stdout", "syslog"):
+        _checkFile(folder / target)
+
+
+def _checkLogLevel(level):
+    if isinstance(level, str) and level.upper() not in logging.getLevelNamesMapping():
+        raise ValueError(f"must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {shown(level)}")
+
+
+def _checkRestrictionClass(name):
+    if not re.fullmatch(r"[^\s,:]+", name):
+        raise ValueError(f"{shown(name)} is no name of a restriction class")
+
+
+def _isMySQL(database):
+    return isinstance(database, dict) or bool(re.match("(mysql|mariadb)[+:]", database or ""))
+
+
+def _checkDatabase(database, folder, stateDir):
+    """
+    Says nothing of a URL but its scheme: there may be a password in it.
+    """
+    if _isMySQL(database):
+        return
+    example = "a file such as sqlite:////var/lib/ppolicy/ppolicy.sqlite"
+    scheme = re.match("([a-z0-9+]+)://", database)
+    if not scheme:
+        raise ValueError(f"must be a URL, for {example}")
+    if scheme[1] != "sqlite":
+        raise ValueError(f"{scheme[1]} is not supported, use {example}")
+    name = database.removeprefix("sqlite:///")
+    if name in (database, "", ":memory:"):
+        raise ValueError(f"must name {example}")
+    path = folder / name
+    if path.parent != stateDir:  # that one will be made
+        _checkFile(path)
 
 
 class _Places:
@@ -328,21 +469,18 @@ class _Places:
     @ivar assigned: {name: line} of top-level values; C{functions} the same of functions.
     @ivar used: names that are read anywhere.
     @ivar checks: {check name: line}; C{parameters} {check name: {parameter: line}}.
-    @ivar duplicates: (check name, line) of names that stand twice in the modules dictionary.
+    @ivar twice: (sentence, line) about names that stand twice in a dictionary.
     """
 
     def __init__(self, tree):
         self.tree = tree
         self.assigned, self.functions, self.checks, self.parameters = {}, {}, {}, {}
-        self.duplicates = []
+        self.twice = []
         self.used = {
             node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
         }
-        self._block(tree.body)
-
-    def _block(self, body):
-        for node in body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        for node in _statements(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 self.functions[node.name] = node.lineno
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 for alias in node.names:
@@ -350,11 +488,6 @@ class _Places:
             elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                     self._target(target, node)
-            for inner in ("body", "orelse", "finalbody"):
-                if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                    self._block(getattr(node, inner, []))
-            for handler in getattr(node, "handlers", []):
-                self._block(handler.body)
 
     def _target(self, target, node):
         if isinstance(target, ast.Tuple | ast.List):
@@ -363,7 +496,8 @@ class _Places:
         elif isinstance(target, ast.Name):
             self.assigned[target.id] = node.lineno
             if target.id == "modules" and isinstance(node.value, ast.Dict):
-                self._dictionary(node.value)
+                for key, value in self._items(node.value, "modules"):
+                    self._check(key, value)
         elif (
             isinstance(target, ast.Subscript)
             and isinstance(target.value, ast.Name)
@@ -372,21 +506,31 @@ class _Places:
         ):
             self._check(target.slice, node.value)
 
-    def _dictionary(self, literal):
-        seen = set()
-        for key, value in zip(literal.keys, literal.values, strict=True):
-            if isinstance(key, ast.Constant):
-                if key.value in seen:
-                    self.duplicates.append((key.value, key.lineno))
-                seen.add(key.value)
-                self._check(key, value)
-
     def _check(self, key, value):
         self.checks[key.value] = key.lineno
-        if isinstance(value, ast.Tuple) and len(value.elts) == 2 and isinstance(value.elts[1], ast.Dict):
-            self.parameters[key.value] = {
-                one.value: one.lineno for one in value.elts[1].keys if isinstance(one, ast.Constant)
-            }
+        if (
+            isinstance(value, ast.Tuple | ast.List)
+            and len(value.elts) == 2
+            and isinstance(value.elts[1], ast.Dict)
+        ):
+            items = self._items(value.elts[1], key.value)
+            self.parameters[key.value] = {parameter.value: parameter.lineno for parameter, _ in items}
+
+    def _items(self, literal, where):
+        """
+        The items of a dictionary whose keys are written out.
+        """
+        items = [
+            item for item in zip(literal.keys, literal.values, strict=True) if isinstance(item[0], ast.Constant)
+        ]
+        seen = set()
+        for key, _ in items:
+            if key.value in seen:
+                self.twice.append(
+                    (f"{where}: {key.value!r} is there twice, the first one would be lost", key.lineno)
+                )
+            seen.add(key.value)
+        return items
 
     def asked(self, signature):
         """
@@ -404,3 +548,16 @@ class _Places:
                 and isinstance(node.args[0], ast.Constant)
             ):
                 yield node.args[0].value, node.lineno
+
+
+def _statements(tree):
+    """
+    The statements that run when a file is executed, in their order; not those of functions and classes.
+    """
+    left = [tree]
+    while left:
+        node = left.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            inner = ast.stmt | ast.ExceptHandler | ast.match_case
+            left += [one for one in ast.iter_child_nodes(node) if isinstance(one, inner)][::-1]

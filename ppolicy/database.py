@@ -50,6 +50,37 @@ class Compiled:
         return connection.execute(self.text, [values.get(name, self._constants[name]) for name in self.names])
 
 
+class ManyRows:
+    """
+    An insert statement made for many rows at once. One step of SQLite takes them all without the interpreter;
+    row by row the writing thread and the reactor would take it from each other each time.
+
+    @param columns: the names of the columns, in the order of a row.
+    """
+
+    LARGEST = 512
+
+    def __init__(self, single, columns):
+        assert single.names == tuple(columns), single.names
+        marks = f"({', '.join('?' * len(columns))})"
+        before, _, after = single.text.partition(f"VALUES {marks}")
+        self._text = {
+            size: f"{before}VALUES {', '.join([marks] * size)}{after}"
+            for size in (1 << power for power in range(self.LARGEST.bit_length()))
+        }
+
+    def __call__(self, connection, rows):
+        """
+        Insert rows, tuples of their values, in as few statements as there are binary digits in their number.
+        """
+        start = 0
+        while start < len(rows):
+            size = min(self.LARGEST, 1 << ((len(rows) - start).bit_length() - 1))
+            values = [value for row in rows[start : start + size] for value in row]
+            connection.execute(self._text[size], values)
+            start += size
+
+
 def ddl(table):
     """
     The statements that create a table and its indexes where they are missing.

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.plugin import IPlugin  # noqa: F401 - endpoint strings are plugins
 
 from ppolicy.errors import ConfigError
+from ppolicy.parameter import shown
 
 log = Logger()
 
@@ -32,7 +33,7 @@ Tcp = namedtuple("Tcp", "host port optional")
 Unix = namedtuple("Unix", "path mode user group")
 Endpoint = namedtuple("Endpoint", "description")
 
-_TWISTED = ("tcp", "tcp6", "ssl", "fd", "systemd", "haproxy")
+_FORMS = "10031, '*:10031', '192.0.2.1:10031', '[::1]:10031', 'unix:/path:mode=660', 'systemd:…'"
 
 
 def parsePort(port, folder):
@@ -47,16 +48,11 @@ def parsePort(port, folder):
         return [Tcp("127.0.0.1", port, False), Tcp("::1", port, True)]
     if port.startswith("unix:"):
         return [_parseUnix(port, folder)]
-    if port.split(":", 1)[0] in _TWISTED:
-        return [Endpoint(port)]
-    if re.fullmatch(r"\d+", port):
+    if re.fullmatch(r"[0-9]{1,9}", port):
         return parsePort(int(port), folder)
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|(\*)|([0-9.]+)|(localhost)):(\d+)", port)
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|(\*)|([0-9.]+)|(localhost)):([0-9]{1,9})", port)
     if not match:
-        raise ValueError(
-            f"{port!r} is none of 10031, '*:10031', '192.0.2.1:10031', '[::1]:10031', 'unix:/path:mode=660', "
-            "'systemd:…'"
-        )
+        return [_parseEndpoint(port)]
     v6, star, v4, localhost, number = match.groups()
     _number(int(number))
     if star:
@@ -73,7 +69,22 @@ def parsePort(port, folder):
 
 def _number(port):
     if not 0 <= port <= 65535:
-        raise ValueError(f"{port} is no port number")
+        raise ValueError(f"{shown(port)} is no port number, these are 1 to 65535")
+
+
+def _parseEndpoint(port):
+    number = re.match(r"(?:haproxy:)?(?:tcp6?|ssl):(?:port=)?([0-9]{1,9})(?::|$)", port)
+    if number:
+        _number(int(number[1]))
+    try:
+        serverFromString(None, port)
+    except Exception as problem:  # noqa: BLE001 - what Twisted and its plugins raise differs
+        if isinstance(problem, LookupError) and "systemd:" in port:
+            return Endpoint(port)  # systemd hands sockets to the server, not to who checks its configuration
+        if ":" not in port or str(problem).startswith("Unknown endpoint type"):
+            raise ValueError(f"{shown(port)} is none of {_FORMS}") from None
+        raise ValueError(f"{shown(port)} is no Twisted endpoint: {problem}") from None
+    return Endpoint(port)
 
 
 def _parseUnix(port, folder):
@@ -87,19 +98,46 @@ def _parseUnix(port, folder):
     if not path:
         raise ValueError(f"{port!r} names no path")
     path = folder / path
+    checkSocket(path)
     if not re.fullmatch(r"0?[0-7]{3}", values["mode"]):
         raise ValueError(f"mode={values['mode']} is no mode such as 660")
+    user = userId(values["user"]) if values["user"] else -1
+    group = groupId(values["group"]) if values["group"] else -1
+    return Unix(path, int(values["mode"], 8), user, group)
+
+
+def checkSocket(path):
+    """
+    @raises ValueError: when no UNIX socket can be made there.
+    """
     if len(os.fsencode(path)) > 107:
         raise ValueError(f"{path} is longer than a UNIX socket's name may be (107 octets)")
     try:
-        user = pwd.getpwnam(values["user"]).pw_uid if values["user"] else -1
-    except KeyError:
-        raise ValueError(f"there is no user {values['user']}") from None
+        mode = path.lstat().st_mode
+    except OSError:
+        return  # nothing there, or nothing that we may see
+    if not stat.S_ISSOCK(mode):
+        raise ValueError(f"{path} exists and is no socket")
+
+
+def userId(name):
+    """
+    @raises ValueError: when this host has no such user.
+    """
     try:
-        group = grp.getgrnam(values["group"]).gr_gid if values["group"] else -1
-    except KeyError:
-        raise ValueError(f"there is no group {values['group']}") from None
-    return Unix(path, int(values["mode"], 8), user, group)
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError):  # ValueError: nobody can have this name
+        raise ValueError(f"there is no user {shown(name)}") from None
+
+
+def groupId(name):
+    """
+    @raises ValueError: when this host has no such group.
+    """
+    try:
+        return grp.getgrnam(name).gr_gid
+    except (KeyError, ValueError):
+        raise ValueError(f"there is no group {shown(name)}") from None
 
 
 def listen(reactor, wanted, factory):
@@ -111,7 +149,7 @@ def listen(reactor, wanted, factory):
     @raises ConfigError: when it cannot be bound.
     """
     if isinstance(wanted, Endpoint):
-        return serverFromString(reactor, wanted.description).listen(factory)
+        return _listenEndpoint(reactor, wanted, factory)
     if isinstance(wanted, Unix):
         return _listenUnix(reactor, wanted, factory)
     try:
@@ -125,6 +163,14 @@ def listen(reactor, wanted, factory):
             return None
         reason = os.strerror(number) if number else str(problem)
         raise ConfigError(f"ppolicyPort: cannot listen on {describe(wanted)}: {reason}") from problem
+
+
+def _listenEndpoint(reactor, wanted, factory):
+    try:
+        return serverFromString(reactor, wanted.description).listen(factory)
+    except Exception as problem:
+        reason = "systemd has passed no such socket" if isinstance(problem, LookupError) else problem
+        raise ConfigError(f"ppolicyPort: cannot listen on {wanted.description}: {reason}") from problem
 
 
 def _listenUnix(reactor, wanted, factory):

@@ -3,6 +3,7 @@ What the server, policies and modules say, beside the request lines.
 """
 
 import logging
+import traceback
 
 from twisted.logger import Logger, LogLevel
 
@@ -13,6 +14,7 @@ _LEVELS = (
     (logging.WARNING, LogLevel.warn),
     (logging.INFO, LogLevel.info),
 )
+_LONGEST = 20_000
 
 
 class ToTwisted(logging.Handler):
@@ -26,20 +28,31 @@ class ToTwisted(logging.Handler):
 
     def emit(self, record):
         level = next((mapped for least, mapped in _LEVELS if record.levelno >= least), LogLevel.debug)
-        request = currentRequest()
-        text = self.format(record)
         # User data is a field, never the format.
-        self._log.emit(
-            level,
-            "{instance}{text}",
-            instance=f"{request.get('instance', '')}: " if request else "",
-            text=escaped(text),
-        )
+        self._log.emit(level, "{instance}{text}", instance=prefix(), text=escaped(self.format(record)))
+
+
+def prefix():
+    """
+    The instance of the request that the running code works on, for the begin of a line; '' outside of any.
+    """
+    request = currentRequest()
+    return f"{escaped(request.get('instance', ''))}: " if request else ""
+
+
+def logFailure(log, what):
+    """
+    Log the exception that is being handled: one event, with the request's instance and the traceback.
+    """
+    text = traceback.format_exc()
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]}\n...\n{text[-_LONGEST // 2 :]}"
+    log.error("{instance}{what}\n\t{text}", instance=prefix(), what=what, text=escaped(text))
 
 
 def escaped(text):
     """
-    A text in which nothing can break or forge a line: control characters as C{\\xNN}, tracebacks kept readable.
+    A text in which nothing can break or forge a line: control characters as C{\\xNN}, further lines indented.
     """
     return "".join(
         one if one.isprintable() or one == "\n" else one.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -43,7 +43,7 @@ class Options(Parameters):
     requestTimeout: float = parameter(
         30, "seconds after which a request is answered with returnOnFatalError", minimum=0.1, maximum=3600
     )
-    modules: dict[Any, Any] = parameter({}, "the checks: {name: (type, {parameter: value})}")
+    modules: dict[Any, Any] = parameter({}, "the checks: {name: (type, {parameter: value})}", secret=True)
     modulePath: list[Path] | Path = parameter([], "folders of the site's own check modules, searched first")
     restrictionClasses: list[str] = parameter(
         [], "names from Postfix's smtpd_restriction_classes that the policy may return"

@@ -4,15 +4,18 @@ Declared parameters: name, type, default, help and bounds said once, then checke
 
 import collections.abc
 import difflib
+import math
+import os
 import types
 import typing
 from pathlib import Path
 
-from ppolicy.errors import Mistake
+from ppolicy.errors import ConfigError, Mistake
 
 _REQUIRED = object()
 
 _PLAIN = {
+    typing.Any: "anything",
     bool: "True or False",
     int: "a whole number",
     float: "a number",
@@ -50,17 +53,25 @@ class Parameter:
         @raises ValueError: with the end of a sentence that starts with the parameter's name; the value of a
             secret is never in it.
         """
+        given = _describe(type(value)) if self.secret else shown(value)
         try:
             value = _convert(value, self.type, folder)
         except ValueError:
-            shown = type(value).__name__ if self.secret else _shown(value)
-            raise ValueError(f"must be {_describe(self.type)}, not {shown}") from None
+            raise ValueError(f"must be {_describe(self.type)}, not {given}") from None
         if isinstance(value, int | float) and not isinstance(value, bool):
             if self.minimum is not None and value < self.minimum:
-                raise ValueError(f"must be at least {self.minimum}, not {value}")
+                raise ValueError(f"must be at least {self.minimum}, not {given}")
             if self.maximum is not None and value > self.maximum:
-                raise ValueError(f"must be at most {self.maximum}, not {value}")
+                raise ValueError(f"must be at most {self.maximum}, not {given}")
         return value
+
+    def initial(self, folder):
+        """
+        The default as the attribute will hold it; None is a default for any type.
+
+        @raises ValueError: as L{convert}, when the declaration is wrong.
+        """
+        return None if self.default is None else self.convert(self.default, folder)
 
 
 def parameter(
@@ -86,17 +97,28 @@ class Parameters:
     def declared(cls):
         """
         The parameters by name, those of base classes first.
+
+        @raises ConfigError: when one is declared in a way that cannot work.
         """
         if "_declared" not in cls.__dict__:
             found = {}
+            others = set()
             for base in reversed(cls.__mro__):
                 hints = None
-                for name, value in list(vars(base).items()):
+                for name in {**vars(base).get("__annotations__", {}), **vars(base)}:
+                    value = vars(base).get(name)
                     if not isinstance(value, Parameter):
+                        if name in found:
+                            raise ConfigError(f"{name}: is a parameter, give it a value with parameter(…)")
+                        others.add(name)
                         continue
+                    if name in others:
+                        raise ConfigError(f"{name}: a parameter cannot have this name, every check has it already")
                     if hints is None:
-                        hints = typing.get_type_hints(base)
+                        hints = _hints(base)
                     value.name, value.type = name, hints.get(name, typing.Any)
+                    if not _isKnown(value.type):
+                        raise ConfigError(f"{name}: a parameter cannot be of type {shown(value.type)}")
                     found[name] = value
             cls._declared = found
         return cls._declared
@@ -111,18 +133,20 @@ class Parameters:
         declared = cls.declared()
         accepted = {}
         for name in values:
-            if name not in declared:
+            if not isinstance(name, str):
+                mistakes.append((name, f"the name {shown(name)} of a parameter is no text"))
+            elif name not in declared:
                 mistakes.append((name, f"{name}: no such parameter{didYouMean(name, declared)}"))
         for name, one in declared.items():
-            if name in values:
-                try:
+            try:
+                if name in values:
                     accepted[name] = one.convert(values[name], folder)
-                except ValueError as error:
-                    mistakes.append((name, f"{name}: {error}"))
-            elif one.required:
-                mistakes.append((None, f"{name}: is required ({one.help})"))
-            else:
-                accepted[name] = _convert(one.default, Path, folder) if one.type is Path else one.default
+                elif one.required:
+                    mistakes.append((None, f"{name}: is required ({one.help})"))
+                else:
+                    accepted[name] = one.initial(folder)
+            except ValueError as error:
+                mistakes.append((name, f"{name}: {'' if name in values else 'its default '}{error}"))
         return accepted
 
     def assume(self, accepted):
@@ -137,8 +161,20 @@ def didYouMean(name, known):
     """
     ', did you mean …?' when a known name resembles this one, else nothing.
     """
-    close = difflib.get_close_matches(str(name), [str(one) for one in known], 1, 0.7)
-    return f", did you mean {close[0]}?" if close else ""
+    names = {one.lower(): one for one in known if isinstance(one, str)}
+    close = difflib.get_close_matches(str(name).lower(), names, 1, 0.7)
+    return f", did you mean {names[close[0]]}?" if close else ""
+
+
+def shown(value):
+    """
+    A value as it is written, if it is not too long.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a number of more than 4,300 digits, an object of the site's own
+        return f"this {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def toMistakes(found, prefix, file, lines, line):
@@ -161,7 +197,7 @@ def _convert(value, wanted, folder):
                 continue
         raise ValueError
     if origin is typing.Literal:
-        if any(value == choice and type(value) is type(choice) for choice in typing.get_args(wanted)):
+        if any(type(value) is type(choice) and value == choice for choice in typing.get_args(wanted)):
             return value
         raise ValueError
     if origin is list:
@@ -181,16 +217,34 @@ def _convert(value, wanted, folder):
             raise ValueError
         return value
     if wanted is Path:
-        if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-            raise ValueError
-        return folder / Path(value).expanduser()
-    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise ValueError
-        return value
+        return _convertPath(value, folder)
+    if wanted is float:
+        return _convertFloat(value)
     if isinstance(value, bool) and wanted is not bool:
         raise ValueError
     if not isinstance(value, wanted):
+        raise ValueError
+    return value
+
+
+def _convertPath(value, folder):
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError
+    os.fsencode(value)  # a ValueError when there are halves of characters in it
+    try:
+        return folder / Path(value).expanduser()
+    except RuntimeError:  # ~nobody
+        raise ValueError from None
+
+
+def _convertFloat(value):
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError
+    try:
+        value = float(value)
+    except OverflowError:
+        raise ValueError from None
+    if not math.isfinite(value):
         raise ValueError
     return value
 
@@ -212,18 +266,35 @@ def _describe(wanted):
     if origin is typing.Literal:
         return " or ".join(repr(choice) for choice in members)
     if origin is list:
-        return f"a list of which each is {_describe(members[0])}"
+        return f"a list (each {_describe(members[0])})"
     if origin is tuple:
         if len(members) == 2 and members[1] is Ellipsis:
-            return f"a tuple of which each is {_describe(members[0])}"
+            return f"a tuple (each {_describe(members[0])})"
         return f"a tuple ({', '.join(_describe(member) for member in members)})"
     if origin is dict:
-        return "a dictionary"
+        key, item = map(_describe, members)
+        return "a dictionary" if members == (typing.Any, typing.Any) else f"a dictionary {{{key}: {item}}}"
     if origin is collections.abc.Callable:
         return "a function"
-    return _PLAIN.get(wanted, getattr(wanted, "__name__", str(wanted)))
+    return _PLAIN.get(wanted) or getattr(wanted, "__name__", str(wanted))
 
 
-def _shown(value):
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _hints(cls):
+    try:
+        return typing.get_type_hints(cls)
+    except Exception as error:
+        raise ConfigError(f"the annotations of {cls.__name__} are no types: {error}") from error
+
+
+def _isKnown(wanted):
+    """
+    Is this a type that L{_convert} knows what to do with?
+    """
+    origin, members = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (typing.Union, types.UnionType, tuple):
+        return all(one is Ellipsis or _isKnown(one) for one in members)
+    if origin in (list, dict):
+        return len(members) == (1 if origin is list else 2) and all(map(_isKnown, members))
+    if origin in (typing.Literal, collections.abc.Callable):
+        return True
+    return wanted is typing.Any or (origin is None and isinstance(wanted, type))

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from ppolicy.bridge import inReactor, wait
 from ppolicy.errors import CheckError, ConfigError, DeadlineExceeded, Mistake, Overload
+from ppolicy.logs import logFailure, prefix
 
 log = Logger()
 
@@ -107,7 +108,7 @@ class Generation:
         where = f"{spec.name} ({spec.cls.__name__})"
         if isinstance(error, ConfigError):
             return [Mistake(f"{where}: {one.sentence}", spec.file, spec.line) for one in error.mistakes]
-        log.failure("{where}: start() failed", where=where)
+        logFailure(log, f"{where}: start() failed")
         return [Mistake(f"{where}: start() failed with {type(error).__name__}: {error}", spec.file, spec.line)]
 
     def stop(self):
@@ -118,7 +119,7 @@ class Generation:
             try:
                 slot.check.stop()
             except Exception:  # noqa: BLE001 - a site's own code
-                log.failure("{name}: stop() failed", name=slot.name)
+                logFailure(log, f"{slot.name}: stop() failed")
 
     def _inThread(self, factory, data, port):
         return wait(self.server.policyPool.run(self.configuration.policy, _ThreadFactory(factory), data, port))
@@ -174,51 +175,54 @@ class Factory:
         """
         bridge = self.bridge
         watch = bridge.watch
+        # From here on nothing may be interrupted half-way, but for the module's own code.
         watch.armed = False
-        generation = self.generation
-        slot = generation.slots.get(name)
-        if slot is None:
-            raise CheckError(f"there is no check {name!r}; modules has {', '.join(generation.slots) or 'none'}")
-        begun = bridge.seconds()
-        cached = False
-        slot.asked += 1
         try:
-            watch.armed = True
-            key = slot.hashArg(data, *args, **keywords)
-            watch.armed = False
-            if key.__class__ is int and key == 0:
-                found = self._ask(slot, data, args, keywords)
-            else:
-                found = generation.cache.get((slot.token, key), begun)
-                if found is None:
-                    found = self._askOnce(slot, (slot.token, key), data, args, keywords)
+            generation = self.generation
+            slot = generation.slots.get(name)
+            if slot is None:
+                raise CheckError(
+                    f"there is no check {name!r}; modules has {', '.join(generation.slots) or 'none'}"
+                )
+            begun = bridge.seconds()
+            seconds, cached = 0.0, False
+            slot.asked += 1
+            try:
+                watch.armed = True
+                key = slot.hashArg(data, *args, **keywords)
+                watch.armed = False
+                if key.__class__ is int and key == 0:
+                    found = self._ask(slot, data, args, keywords)
                 else:
-                    cached = True
-                    slot.hits += 1
-            code, info = found[0], found[1]
-        except DeadlineExceeded:
-            watch.armed = False
-            self._failed(slot, "exceeded its time")
-            raise
-        except BaseException as error:  # noqa: BLE001 - the one net for check modules
-            watch.armed = False
-            code, info = self._failed(slot, error)
-        if cached:
-            seconds = 0.0
-        else:
-            seconds = bridge.seconds() - begun
-            slot.seconds += seconds
-        self.steps.append((name, code, seconds, cached, info))
-        if slot.prefix is not None:
-            if slot.codeKey in data:
-                self._saveFurther(slot, data, code, info, seconds, cached)
-            else:
-                data[slot.codeKey] = code
-                data[slot.infoKey] = info
-                data[slot.timeKey] = int(seconds * 1000)
-                data[slot.cacheKey] = cached
-        watch.armed = True
-        return code, info
+                    found = generation.cache.get((slot.token, key), begun)
+                    if found is None:
+                        found = self._askOnce(slot, (slot.token, key), data, args, keywords)
+                    else:
+                        cached = True
+                        slot.hits += 1
+                code, info = found[0], found[1]
+            except DeadlineExceeded:
+                watch.armed = False
+                slot.failures += 1
+                raise
+            except BaseException as error:  # noqa: BLE001 - the one net for check modules
+                watch.armed = False
+                code, info = self._failed(slot, error)
+            if not cached:
+                seconds = bridge.seconds() - begun
+                slot.seconds += seconds
+            self.steps.append((name, code, seconds, cached, info))
+            if slot.prefix is not None:
+                if slot.codeKey in data:
+                    self._saveFurther(slot, data, code, info, seconds, cached)
+                else:
+                    data[slot.codeKey] = code
+                    data[slot.infoKey] = info
+                    data[slot.timeKey] = int(seconds * 1000)
+                    data[slot.cacheKey] = cached
+            return code, info
+        finally:
+            watch.armed = True
 
     def _saveFurther(self, slot, data, code, info, seconds, cached):
         number = 1
@@ -234,7 +238,10 @@ class Factory:
         """
         Ask, and keep the answer in the cache; equal questions under way are asked once.
         """
-        result = self._single(key, self._ask, slot, data, args, keywords)
+        if slot.once:
+            result = self._ask(slot, data, args, keywords)
+        else:
+            result = self._single(key, self._run, slot, data, args, keywords)
         code = result[0]
         seconds = slot.ttl[(code > 0) - (code < 0)]
         if len(result) > 2 and result[2] < seconds:
@@ -319,10 +326,9 @@ class Factory:
         """
         slot.failures += 1
         if isinstance(error, Overload):
-            log.warn("{name}: {error}", name=slot.name, error=str(error))
+            log.warn("{instance}{name}: {error}", instance=prefix(), name=slot.name, error=str(error))
             return 0, str(error)
-        if isinstance(error, BaseException):
-            log.failure("{name} failed", name=slot.name)
+        logFailure(log, f"{slot.name} failed")
         return 0, f"{slot.name} failed with exception"
 
 

@@ -10,7 +10,8 @@ from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 
-from ppolicy.errors import BrokenAnswer, DeadlineExceeded
+from ppolicy.errors import BrokenAnswer, DeadlineExceeded, Overload
+from ppolicy.logs import escaped, logFailure, prefix
 from ppolicy.policy import Factory
 
 # A request of Postfix has less than 1 KB, the worst forged one had 6 KB.
@@ -251,7 +252,7 @@ class PolicyProtocol(LineReceiver):
             reply = generation.encoder.encode(answer, data)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must cost no more than one answer
             watch.armed = False
-            reply = self._failed(generation, error, data)
+            reply = self._failed(generation, error)
         generation.active -= 1
         self._write(reply)
         if server.requestLog is not None:
@@ -259,15 +260,13 @@ class PolicyProtocol(LineReceiver):
         if generation is not server.generation:
             server.retire(generation)
 
-    def _failed(self, generation, error, data):
+    def _failed(self, generation, error):
         self._server.failures += 1
-        instance = data.get("instance", "")
-        if isinstance(error, BrokenAnswer):
-            self.log.error("{instance}: broken answer of the policy: {error}", instance=instance, error=str(error))
-        elif isinstance(error, DeadlineExceeded):
-            self.log.error("{instance}: the policy was stopped: {error}", instance=instance, error=str(error))
+        if isinstance(error, BrokenAnswer | DeadlineExceeded | Overload):
+            what = "broken answer of the policy" if isinstance(error, BrokenAnswer) else "the policy was stopped"
+            self.log.error("{instance}{what}: {error}", instance=prefix(), what=what, error=escaped(str(error)))
         else:
-            self.log.failure("{instance}: the policy failed", instance=instance)
+            logFailure(self.log, "the policy failed")
         return generation.fatal
 
     def _write(self, reply):

@@ -2,16 +2,18 @@
 The class behind a module type: the type's name finds the file, nothing is registered.
 """
 
-import importlib
+import importlib.machinery
+import importlib.util
 import inspect
 import re
 import sys
+import traceback
 from pathlib import Path
 
 import ppolicy
 from ppolicy.check import Check
 from ppolicy.errors import ConfigError
-from ppolicy.parameter import didYouMean
+from ppolicy.parameter import didYouMean, shown
 
 BUNDLED = Path(__file__).parent.parent / "modules"
 
@@ -50,76 +52,129 @@ class Registry:
     Finds classes in the site's folders and then among the bundled modules.
 
     @param folders: those of the option C{modulePath}, first one first.
-    @ivar hidden: (file of the site, bundled file that it hides) pairs met so far.
+    @ivar hidden: {file of the site: bundled file that it hides} as met so far.
     """
 
     def __init__(self, folders=()):
-        self._package = package()
-        self._bundled = [path for path in self._package.__path__ if path not in _siteFolders]
-        self._folders = [str(folder) for folder in folders]
-        self.hidden = []
+        self._bundled = bundledFolder()
+        self._folders = [Path(folder) for folder in folders if Path(folder).resolve() != self._bundled.resolve()]
+        self.hidden = {}
 
     def find(self, typeName):
         """
         @raises ConfigError: when there is no such module, or it cannot be imported.
         """
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", typeName):
-            raise ConfigError(f"{typeName!r} is no name of a module type")
-        found = self._locate(typeName)
-        if found is None:
-            places = ", ".join([*self._folders, "the bundled modules"])
-            hint = didYouMean(typeName, bundledTypes())
-            raise ConfigError(f"no check module {typeName}: no {fileName(typeName)}.py in {places}{hint}")
-        path, stem = found
-        _siteFolders.update(self._folders)
-        self._package.__path__[:] = [*self._folders, *self._bundled]
-        module = self._import(typeName, path, stem)
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", typeName):
+            raise ConfigError(f"{shown(typeName)} is no name of a check module")
+        package().__path__[:] = map(str, [*self._folders, self._bundled])
+        try:
+            path = self._locate(typeName)
+        except OSError as error:
+            raise ConfigError(f"{error.filename}: {error.strerror}") from error
+        module = _import(typeName, path)
         cls = getattr(module, typeName, None)
-        if not (inspect.isclass(cls) and issubclass(cls, Check)):
-            raise ConfigError(f"{path} has no class {typeName} that is a Check")
-        if cls.blocking is None and str(path.parent) in self._bundled:
+        if not isCheck(cls):
+            hint = didYouMean(typeName, [name for name, one in vars(module).items() if isCheck(one)])
+            raise ConfigError(f"{path} has no class {typeName} that is a Check{hint}")
+        if cls.blocking is None and path.parent == self._bundled:
             cls.blocking = False
         return cls
 
     def _locate(self, typeName):
+        bundled = self._bundled / f"{fileName(typeName)}.py"
         for folder in self._folders:
             for stem in (fileName(typeName), typeName):
-                path = Path(folder) / f"{stem}.py"
+                path = folder / f"{stem}.py"
                 if path.is_file():
-                    for bundled in self._bundled:
-                        if (Path(bundled) / f"{fileName(typeName)}.py").is_file():
-                            self.hidden.append((path, Path(bundled) / f"{fileName(typeName)}.py"))
-                    return path, stem
-        for folder in self._bundled:
-            path = Path(folder) / f"{fileName(typeName)}.py"
-            if path.is_file():
-                return path, fileName(typeName)
-        return None
+                    if bundled.is_file():
+                        self.hidden[path] = bundled
+                    return path
+        if bundled.is_file():
+            return bundled
+        places = ", ".join([*map(str, self._folders), "the bundled modules"])
+        hint = didYouMean(typeName, bundledTypes())
+        raise ConfigError(f"no check module {typeName}: no {fileName(typeName)}.py in {places}{hint}")
 
-    def _import(self, typeName, path, stem):
-        name = f"{self._package.__name__}.{stem}"
-        loaded = sys.modules.get(name)
-        stamp = (str(path), path.stat().st_mtime_ns)
-        if loaded is not None and _stamps.get(name, stamp) == stamp and loaded.__file__ == str(path):
-            _stamps[name] = stamp
+
+class _Source(importlib.machinery.SourceFileLoader):
+    """
+    Makes modules from their text alone: to bytecode a file that changed within the same second is the old one.
+    """
+
+    def get_code(self, fullname):
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+# What each module was made of when it was imported: file and text.
+_imported: dict[str, tuple[Path, bytes]] = {}
+
+
+def _import(typeName, path):
+    """
+    The module in a file, imported anew when it is another file than last time, or a changed one: the new
+    generation gets new classes, the old one keeps its own.
+    """
+    name = f"{package().__name__}.{path.stem}"
+    loaded = sys.modules.get(name)
+    try:
+        origin = (path, path.read_bytes())
+        if loaded is not None and loaded.__file__ == str(path) and _imported.get(name, origin) == origin:
+            _imported[name] = origin
             return loaded
-        # Another file, or a changed one: the new generation gets new classes, the old one keeps its own.
+        spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    except BaseException as error:
         sys.modules.pop(name, None)
-        importlib.invalidate_caches()
-        try:
-            module = importlib.import_module(name)
-        except ImportError as error:
-            if error.name and not error.name.startswith("ppolicy"):
-                raise ConfigError(f"{typeName} needs the Python package {error.name}: {error}") from error
-            raise ConfigError(f"{path}: {error}") from error
-        except Exception as error:
-            raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
-        _stamps[name] = stamp
-        return module
+        if loaded is not None:
+            sys.modules[name] = loaded
+        raise ConfigError(_notImported(typeName, path, error)) from error
+    _imported[name] = origin
+    setattr(package(), path.stem, module)
+    return module
 
 
-_siteFolders: set[str] = set()
-_stamps: dict[str, tuple[str, int]] = {}
+def _notImported(typeName, path, error):
+    line, sentence = explained(error, path)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        needed = error.name.partition(".")[0]
+        if needed == "Base":
+            sentence = "the Base of ppolicy 2.7 has moved, write: from ppolicy.Base import Base"
+        elif needed != "ppolicy":
+            sentence = f"{typeName} needs the Python package {needed}, which is not installed"
+    return f"{path}:{line}: {sentence}" if line else f"{path}: {sentence}"
+
+
+def isCheck(value):
+    """
+    Is this a class of checks?
+    """
+    return inspect.isclass(value) and issubclass(value, Check) and value is not Check
+
+
+def explained(error, file):
+    """
+    What an exception says to the author of a file.
+
+    @return: (the line of the file where it comes from, or None; a sentence)
+    """
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        return error.lineno, f"{type(error).__name__}: {error.msg}"
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_code.co_filename == str(file)]
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - an exception of the site's own
+        text = ""
+    return lines[-1] if lines else None, f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def bundledFolder():
+    """
+    Where the bundled modules are.
+    """
+    return Path(package().__file__).parent
 
 
 def bundledTypes():
@@ -127,9 +182,6 @@ def bundledTypes():
     The names of the bundled module types, sorted; their files are read as text, not imported.
     """
     names = []
-    for folder in package().__path__:
-        if folder in _siteFolders:
-            continue
-        for path in sorted(Path(folder).glob("*.py")):
-            names += re.findall(r"^class ([A-Z]\w*)\(\w*Check\)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    for path in bundledFolder().glob("*.py"):
+        names += re.findall(r"^class ([A-Z]\w*)\(\w*Check\)", path.read_text(encoding="utf-8"), re.MULTILINE)
     return sorted(names)

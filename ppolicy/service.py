@@ -9,6 +9,7 @@ import os
 import pwd
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from ppolicy.writer import LineWriter
 # Seconds that a stopping server gives the requests it is working on.
 GRACE = 5.0
 REPEATS = 50_000
+SWITCH = 0.0005
 
 _OURS = str(Path(__file__).parent)
 
@@ -150,6 +152,8 @@ class PPolicyService(Service):
             self._reactor = reactor
         # Deadlines must not jump when the wall clock is set; the reactor takes its clock from here.
         self._reactor.seconds = time.monotonic
+        # A busy worker thread must not keep the interpreter from the reactor for long.
+        sys.setswitchinterval(SWITCH)
         self.server = Server(self._reactor, self._configuration.options)
         self._raiseFileLimit()
         self._ports = self._bind(self._configuration.options.ppolicyPort, {})
@@ -174,6 +178,10 @@ class PPolicyService(Service):
         self._writer = LineWriter(_target(configuration))
         self._writer.start()
         self._setRequestLog(options)
+        if options.requestLog and self._writer.goesNowhere():
+            self.log.warn(
+                "request lines go to stdout, which is /dev/null here; set logTarget to a file or 'syslog'"
+            )
         server.state = StateStore(server.bridge, SQLite(self._reactor, databasePath(configuration)))
         server.state.start()
         self._reloadPool = ThreadPool(server.bridge, "reload", 1)
@@ -298,6 +306,7 @@ class PPolicyService(Service):
             yield maybeDeferred(self._control.stopListening)
         server.generation.stop()
         yield _within(self._reactor, server.state.stop(), GRACE)
+        server.bridge.stop()
         server.bridge.watch.stop()
         for pool in (server.modulePool, server.policyPool, self._reloadPool):
             pool.stop()

@@ -26,23 +26,25 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.sqlite import insert
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ppolicy.bridge import inReactor, wait
-from ppolicy.database import RETRY, Compiled
+from ppolicy.database import RETRY, Compiled, ManyRows
 from ppolicy.errors import BackendError, ConfigError
 
 FRONT = 100_000
 FLUSH = 0.25
 PURGE = 60.0
 _CHUNK = 500
-_LOAD = 5000
+# Rows loaded, or written, in one go.
+_PORTION = 2000
 # Write-behind: with so many portions under way the next flush waits, with so many rows are forgotten.
-_WRITING = 2
-_PILE = 40
+_FLUSHING = 4
+_PILE = 100
 
-_FIRST, _LAST, _COUNT, _EXPIRES = range(4)
+_EXPIRES = 3
 
 
 class StateStore:
@@ -119,6 +121,10 @@ class StateStore:
 class StateTable:
     """
     One table. A row is (first, last, count, expires) with times in seconds since 1970, and readable columns.
+
+    @ivar _rows: {digest of the key: row}, the front; the row that was not touched for longest comes first.
+    @ivar _dirty: {digest: (row, columns)} of rows to be written with the next flush.
+    @ivar _complete: is everything that the database has in the front as well?
     """
 
     def __init__(self, store, name, columns):
@@ -131,7 +137,10 @@ class StateTable:
         self._dirty = {}
         self._complete = self._database is None
         self._loading = None
-        self._writing = 0
+        self._flushing = 0
+        self._batch = []
+        self._waiting = []
+        self._committing = False
         self.schema = schema(name, columns)
         if self._database is not None:
             self._statements()
@@ -143,9 +152,7 @@ class StateTable:
             index_elements=[table.c.key],
             set_={name: upsert.excluded[name] for name in ("first", "last", "count", "expires")},
         )
-        self._upsert = Compiled(upsert)
-        # The marks stand in the order of the columns, so that a row is bound as the tuple it is.
-        assert self._upsert.names == tuple(column.name for column in table.columns)
+        self._upsert = ManyRows(Compiled(upsert), [column.name for column in table.columns])
         row = (table.c.first, table.c.last, table.c.count, table.c.expires)
         self._select = Compiled(select(*row).where(table.c.key == bindparam("digest")))
         living = select(table.c.key, *row).where(table.c.expires > bindparam("now"))
@@ -153,14 +160,18 @@ class StateTable:
         expired = select(table.c.key).where(table.c.expires <= bindparam("now")).limit(bindparam("most"))
         self._delete = Compiled(delete(table).where(table.c.key.in_(expired)).returning(table.c.key))
 
+    def __len__(self):
+        return len(self._rows)
+
+    # Loading
+
     def open(self):
         """
         Create the table and load its youngest rows, while requests are served already.
         """
-        if self._database is None:
-            return
-        self._database.create(self.schema)
-        self._load()
+        if self._database is not None:
+            self._database.create(self.schema)
+            self._load()
 
     def _load(self):
         now = self._store.clock()
@@ -178,22 +189,21 @@ class StateTable:
         del rows[FRONT:]
 
         def portion():
-            for key, first, last, count, expires in rows[-_LOAD:]:
-                if key not in self._rows:
-                    self._rows[key] = [first, last, count, expires]
-            del rows[-_LOAD:]
+            for digest, *row in rows[-_PORTION:]:
+                self._rows.setdefault(digest, tuple(row))
+            del rows[-_PORTION:]
             if rows:
-                self.bridge.reactor.callLater(0, portion)
+                self._loading = self.bridge.reactor.callLater(0, portion)
             else:
-                self._complete = complete and len(self._rows) <= FRONT
+                self._complete = complete
                 self._bound()
 
         portion()
 
     def _notLoaded(self, failure):
         failure.trap(BackendError)
-        if self._database.readOnly:
-            self._complete = self._isMissing(failure.value)
+        if self._isMissing(failure.value):
+            self._complete = True
         else:  # until it works again, each miss asks the database itself
             self._loading = self.bridge.reactor.callLater(RETRY, self._load)
 
@@ -203,6 +213,8 @@ class StateTable:
         """
         database = self._database
         return database.readOnly and (not database.path.exists() or "no such table" in str(error))
+
+    # Touching
 
     @inReactor
     def touch(self, key, ttl, firstTtl, columns, settle=0.0, behind=False):
@@ -226,27 +238,25 @@ class StateTable:
             row = self._read(digest)
         now = self._store.clock()
         if row is None or row[_EXPIRES] <= now:
-            row = rows[digest] = [now, now, 1, now + firstTtl]
-            rows.move_to_end(digest)
-            if len(rows) > FRONT:
-                self._bound()
-            result = (now, now, now, 1, now + firstTtl)
+            first = previous = now
+            count, expires = 1, now + firstTtl
         else:
-            previous = row[_LAST]
-            if row[_FIRST] > now:  # the clock was set back; nobody waits for it to catch up
-                row[_FIRST] = previous = now
-            row[_LAST] = now
-            row[_COUNT] += 1
-            if now - row[_FIRST] >= settle:
-                row[_EXPIRES] = now + ttl
-            rows.move_to_end(digest)
-            result = (now, row[_FIRST], previous, row[_COUNT], row[_EXPIRES])
+            first, previous, count, expires = row
+            count += 1
+            if first > now:  # the clock was set back; nobody waits for it to catch up
+                first = previous = now
+            if now - first >= settle:
+                expires = now + ttl
+        rows[digest] = row = (first, now, count, expires)
+        rows.move_to_end(digest)
+        if len(rows) > FRONT:
+            self._bound()
         if self._database is not None and not self._database.readOnly:
             if behind:
-                self._dirty[digest] = columns
+                self._dirty[digest] = row, columns
             else:
-                self._writeNow(digest, columns)
-        return result
+                self._commit(digest, row, columns)
+        return now, first, previous, count, expires
 
     def _read(self, digest):
         try:
@@ -257,35 +267,51 @@ class StateTable:
             if not self._isMissing(error):
                 raise
             found = None
-        row = self._rows.get(digest)  # another request may have been faster
-        if row is None and found is not None:
-            row = self._rows[digest] = list(found)
-            self._bound()
-        return row
+        return self._rows.get(digest) or found  # another request may have been faster
 
     def _bound(self):
         rows = self._rows
         while len(rows) > FRONT:
             if next(iter(rows)) in self._dirty:
                 self._flushAll()
-            digest, _ = rows.popitem(last=False)
-            self._dirty.pop(digest, None)
+            rows.popitem(last=False)
             if self._database is not None:
                 self._complete = False
 
-    def _writeNow(self, digest, columns):
-        try:
-            wait(self._write([(digest, columns)]))
-        except BackendError:
-            self._dirty[digest] = columns  # it is written when the database works again
-            raise
+    # Writing
 
-    def _write(self, dirty):
-        rows = self._rows
-        values = [(digest, *rows[digest], *map(_readable, columns)) for digest, columns in dirty if digest in rows]
+    def _commit(self, digest, row, columns):
+        """
+        Wait until a row is on disk. All rows that come while a transaction is under way share the next one.
+        """
+        committed = Deferred()
+        self._batch.append((digest, (row, columns)))
+        self._waiting.append(committed)
+        if not self._committing:
+            self._commitBatch()
+        wait(committed)
 
+    def _commitBatch(self):
+        batch, self._batch = self._batch, []
+        waiting, self._waiting = self._waiting, []
+        self._committing = True
+        self._write(batch).addBoth(self._committed, batch, waiting)
+
+    def _committed(self, result, batch, waiting):
+        self._committing = False
+        if self._batch:
+            self._commitBatch()
+        if isinstance(result, Failure):  # they are written when the database works again
+            for digest, entry in batch:
+                self._dirty.setdefault(digest, entry)
+        for one in waiting:
+            one.callback(result)
+
+    def _write(self, entries):
         def write(connection):
-            connection.executemany(self._upsert.text, values)
+            self._upsert(
+                connection, [(digest, *row, *map(_readable, columns)) for digest, (row, columns) in entries]
+            )
 
         return self._database.submit(write)
 
@@ -293,7 +319,7 @@ class StateTable:
         """
         Send the rows that were touched with write-behind to the database, unless it is still busy with others.
         """
-        if last or self._writing < _WRITING:
+        if last or self._flushing < _FLUSHING:
             self._flushAll()
 
     def _flushAll(self):
@@ -303,32 +329,28 @@ class StateTable:
         if not self._dirty or self._database is None or self._database.readOnly:
             return
         dirty, self._dirty = list(self._dirty.items()), {}
-        for start in range(0, len(dirty), _LOAD):
-            part = dirty[start : start + _LOAD]
-            if self._writing < _PILE:
-                self._writing += 1
-                self._write(part).addCallbacks(self._written, self._notWritten, errbackArgs=(part,))
+        for start in range(0, len(dirty), _PORTION):
+            portion = dirty[start : start + _PORTION]
+            if self._flushing < _PILE:
+                self._flushing += 1
+                self._write(portion).addBoth(self._flushed, portion)
 
-    def _written(self, _):
-        self._writing -= 1
-
-    def _notWritten(self, failure, part):
-        self._writing -= 1
-        failure.trap(BackendError)
-        for digest, columns in part:  # tried again with the next flush
-            if digest in self._rows:
-                self._dirty.setdefault(digest, columns)
+    def _flushed(self, result, portion):
+        self._flushing -= 1
+        if isinstance(result, Failure):
+            for digest, entry in portion:  # tried again with the next flush
+                if digest in self._rows:
+                    self._dirty.setdefault(digest, entry)
 
     def purge(self):
         """
         Delete expired rows, a portion at a time, while other work goes on between.
         """
+        now = self._store.clock()
         if self._database is None:
-            now = self._store.clock()
             for digest in [digest for digest, row in self._rows.items() if row[_EXPIRES] <= now]:
                 del self._rows[digest]
         elif not self._database.readOnly:
-            now = self._store.clock()
             done = self._database.submit(
                 lambda connection: self._delete(connection, now=now, most=_CHUNK).fetchall()
             )
@@ -341,10 +363,7 @@ class StateTable:
             if row is not None and row[_EXPIRES] <= now and digest not in self._dirty:
                 del self._rows[digest]
         if len(keys) == _CHUNK:
-            self.bridge.reactor.callLater(0.01, self.purge)
-
-    def __len__(self):
-        return len(self._rows)
+            self._loading = self.bridge.reactor.callLater(0.01, self.purge)
 
 
 def schema(name, columns):

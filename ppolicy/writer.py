@@ -44,6 +44,17 @@ class LineWriter:
             syslog.openlog("ppolicy", syslog.LOG_PID, syslog.LOG_MAIL)
         self._thread.start()
 
+    def goesNowhere(self):
+        """
+        Is the target stdout, and that /dev/null, as for a daemon?
+        """
+        if self.target != "stdout":
+            return False
+        try:
+            return os.path.samestat(os.fstat(sys.__stdout__.fileno()), Path(os.devnull).stat())
+        except (OSError, ValueError):
+            return True
+
     def write(self, line):
         """
         Write a line (or several, as one text), without its line end, within 0.2 s or as soon as the target can.

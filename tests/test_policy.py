@@ -14,7 +14,7 @@ calls, waiting, seen = [], [], []
 
 class Probe(Check):
     blocking = False
-    code: float = parameter(1, "what to answer")
+    code: int = parameter(1, "what to answer")
     def hashArg(self, data, *args, **keywords):
         return data['sender'], args, tuple(keywords.items())
     def check(self, data, *args, **keywords):
@@ -300,7 +300,8 @@ def test_foreignIsBlocking(serve):
     """A module that does not say so is taken to block, unless it is bundled or a coroutine."""
     serving = serve(
         "{'f': (Foreign, {}), 'd': ('Dummy', {}), 'p': (Probe, {}), 'c': (Coroutine, {})}",
-        "class Foreign(Check): pass\nclass Coroutine(Check):\n    async def check(self, data): pass\n",
+        "class Foreign(Probe):\n    blocking = None\n"
+        "class Coroutine(Foreign):\n    async def check(self, data):\n        return 1, None\n",
     )
     blocking = {name: slot.blocking for name, slot in serving.generation.slots.items()}
     assert blocking == {"f": True, "d": False, "p": False, "c": False}

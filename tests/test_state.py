@@ -135,6 +135,7 @@ class SQLiteTests(TestCase):
         self.addCleanup(folder.cleanup)
         self.path = Path(folder.name) / "state.sqlite"
         self.bridge = Bridge(reactor)
+        self.addCleanup(self.bridge.stop)
         self.now = 1000.0
         self.stores = []
 

@@ -21,6 +21,7 @@ class ThreadPoolTests(TestCase):
 
     def setUp(self):
         self.bridge = Bridge(reactor)
+        self.addCleanup(self.bridge.stop)
         self.pool = ThreadPool(self.bridge, "test", 2)
         self.gate = threading.Event()
         self.addCleanup(self.gate.set)

@@ -104,16 +104,22 @@ def environment(**more):
     return {name: value for name, value in os.environ.items() if name not in ours} | more
 
 
-def copyTracked(folder):
+def tracked():
     """
-    A bare checkout: what git knows, as it stands now.
+    The names of the files that git knows, and that are still there.
     """
     # As root, git refuses a checkout that belongs to somebody else.
     names = run("git", "-c", "safe.directory=*", "ls-files", "-z", cwd=ROOT).split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    return {name for name in names if (ROOT / name).is_file()}
+
+
+def copyTracked(folder):
+    """
+    A bare checkout, its files as they stand now.
+    """
+    for name in tracked():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
     return folder
 
 
@@ -261,9 +267,9 @@ def site(tmp_path):
 
 
 @contextlib.contextmanager
-def serving(command, port, **keywords):
+def serving(command, port, timeout=20, **keywords):
     """
-    A server in the foreground; it is killed when the block has not ended it.
+    A server in the foreground that answers in time; it is killed when the block has not ended it.
     """
     process = subprocess.Popen(
         command,
@@ -275,7 +281,7 @@ def serving(command, port, **keywords):
         **keywords,
     )
     try:
-        awaitAnswer(port, lambda: process.poll() is None or pytest.fail(process.stdout.read()))
+        awaitAnswer(port, lambda: process.poll() is None or pytest.fail(process.stdout.read()), timeout)
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -309,9 +315,10 @@ def daemon(command, **keywords):
         try:
             yield pid
         finally:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+            with contextlib.suppress(ChildProcessError):  # it has ended, and was waited for
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
 
 
 def awaitAnswer(port, alive=lambda: True, timeout=20):
@@ -430,44 +437,32 @@ def test_portInUse(form, way, site):
 
 def test_shares(forms):
     """
-    The wheel has the configuration, the .tac, MODULES and the tables to install beside it, and nothing else
-    outside the package.
+    The wheel has the configuration, the .tac, MODULES and the tables to install beside the package, and nothing
+    else but the package.
     """
     wheel, _ = forms.get("archives")
-    checkout = forms.get("checkout")
     with zipfile.ZipFile(wheel) as archive:
         shared = {
             name.partition(".data/data/")[2]: archive.read(name) for name in archive.namelist() if ".data/" in name
         }
-        packages = {name.split("/")[0] for name in archive.namelist()} - {f"{wheel.name[:-17]}.data"}
-    files = [
-        "ppolicy.conf",
-        "ppolicy.tac",
-        "MODULES",
-        *(f"sql/{path.name}" for path in checkout.glob("sql/*.sql")),
-    ]
-    assert shared == {f"share/ppolicy/{name}": (checkout / name).read_bytes() for name in files}
+        folders = {name.split("/")[0] for name in archive.namelist()}
+    files = ["ppolicy.conf", "ppolicy.tac", "MODULES", *(name for name in tracked() if name.startswith("sql/"))]
+    assert shared == {f"share/ppolicy/{name}": (ROOT / name).read_bytes() for name in files}
     assert "share/ppolicy/sql/sqlite.sql" in shared
-    assert {name for name in packages if not name.startswith("ppolicy-")} == {"ppolicy"}
+    assert {name for name in folders if not name.startswith("ppolicy-")} == {"ppolicy"}
 
 
 def test_sdistIsComplete(forms):
     """
-    The sdist has everything that git knows, but what is about git itself.
+    The sdist has everything that git knows.
     """
     _, sdist = forms.get("archives")
     with tarfile.open(sdist) as archive:
-        packed = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
-    checkout = forms.get("checkout")
-    tracked = {
-        path.relative_to(checkout).as_posix()
-        for path in checkout.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    assert tracked - packed <= {".gitignore"}
+        packed = {member.name.partition("/")[2] for member in archive.getmembers()}
+    assert tracked() - packed <= {".gitignore"}
 
 
-def makeRun(folder):
+def shippedCheckout(folder):
     """
     A checkout whose shipped configuration has a port of its own. Returns the port.
     """
@@ -485,14 +480,14 @@ def test_makeRun(tmp_path):
     In a fresh checkout, `make run` is all it takes: it installs, says what Postfix needs and serves the shipped
     configuration until SIGTERM or Ctrl-C. The second time it installs nothing.
     """
-    port = makeRun(tmp_path)
+    port = shippedCheckout(tmp_path)
     installed = tmp_path / ".venv/installed"
     # A half-made environment, as without Debian's python3-venv, is no obstacle.
     (tmp_path / ".venv/bin").mkdir(parents=True)
 
     stamps = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        with serving(["make", "run"], port, cwd=tmp_path, env=environment()) as process:
+        with serving(["make", "run"], port, 180, cwd=tmp_path, env=environment()) as process:
             stamps.append(installed.stat().st_mtime_ns)
             with PolicyClient(("127.0.0.1", port)) as client:
                 assert client.ask(sender=f"{number}@example.com").startswith("DEFER_IF_PERMIT 4.7.1 Greylisted")

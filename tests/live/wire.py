@@ -170,18 +170,23 @@ class Wire:
         deadline = time.monotonic() + self._timeout
         while piece is not None or len(found) < count:
             left = max(0, deadline - time.monotonic())
-            sending = [] if piece is None else [self.socket]
-            readable, writable, _ = select.select([self.socket], sending, [], left)
-            if not readable and not writable:
+            ready = self._ready(select.POLLIN if piece is None else select.POLLIN | select.POLLOUT, left)
+            if not ready:
                 raise AssertionError(f"only {len(found)} of {count} replies in {self._timeout} s")
-            if readable:
+            if ready & ~select.POLLOUT:
                 found += self._read()
-            if writable:
+            if ready & select.POLLOUT:
                 piece = piece[self.socket.send(piece, socket.MSG_DONTWAIT) :] or next(writes, None)
         self.expectNothing()
         if len(found) != count:
             raise NotAReply(f"{len(found)} replies for {count} requests, the last are {found[count - 3 :]}")
         return found
+
+    def _ready(self, events, seconds):
+        # Not select(): it knows no descriptor beyond 1,023.
+        poll = select.poll()
+        poll.register(self.socket, events)
+        return next((found for _, found in poll.poll(seconds * 1000)), 0)
 
     def _read(self):
         try:
@@ -197,7 +202,7 @@ class Wire:
         """
         Fail when there is more to read, even if it is the end.
         """
-        if self._received or select.select([self.socket], [], [], seconds)[0]:
+        if self._received or self._ready(select.POLLIN, seconds):
             more = self._received or self.socket.recv(65536)
             raise NotAReply(f"more than the replies: {more!r}" if more else "the server hung up")
 

@@ -1,0 +1,420 @@
+"""
+The bounds that no client gets beyond: octets, seconds, connections, and what it may have the server remember.
+"""
+
+import json
+import resource
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from .wire import LARGEST, Closed, Wire, request
+
+# Seconds in which a request has to be complete.
+RECEIVE = 30
+
+POLICY = """
+ppolicyPort = [ppolicyPort, 'unix:socket:mode=666']
+
+modules = {'sleep': ('Sleep', {'sleep': 1})}
+
+def check(factory, data, port):
+    if data.get('wait'):
+        factory.check('sleep', data)
+    return 'dunno', data.get('serial', '-')
+"""
+
+
+@pytest.fixture
+def server(makeServer):
+    """
+    A server that waits a second where a request says so; whatever happens, no exception may get loose in it.
+    """
+    server = makeServer(POLICY, requestLog=None)
+    yield server
+    assert "Traceback" not in server.log()
+    assert "Unhandled" not in server.log()
+
+
+def address(server, kind):
+    """
+    One of the server's two addresses.
+    """
+    return server.address if kind == "tcp" else str(server.folder / "socket")
+
+
+def ask(serial=0, **more):
+    """
+    The octets of a request with this serial number.
+    """
+    return request(serial=serial, **more)
+
+
+def status(server):
+    """
+    What the command `ppolicy status` tells.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "ppolicy", "status", "--json", "-c", str(server.configuration)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def memory(server):
+    """
+    Bytes of memory that the server has in use.
+    """
+    fields = Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii").split()
+    return int(fields[fields.index("VmRSS:") + 1]) * 1024
+
+
+def filled(length):
+    """
+    A request of just so many octets.
+    """
+    start = b"serial=7\nsender="
+    return start + b"s" * (length - len(start) - 2) + b"\n\n"
+
+
+@pytest.mark.parametrize("kind", ("tcp", "unix"))
+def test_largest(server, kind):
+    """
+    A request of 64 KB is answered; a longer one ends its connection, and no other one.
+    """
+    with Wire(address(server, kind)) as other:
+        assert other.ask(ask(1)) == "dunno 1"
+        with Wire(address(server, kind)) as wire:
+            for _ in range(3):
+                assert wire.ask(filled(LARGEST)) == "dunno 7"
+        for length in (LARGEST + 3, LARGEST + 5000, 1_000_000):
+            with Wire(address(server, kind)) as wire:
+                assert wire.ask(ask(2)) == "dunno 2"
+                with pytest.raises((Closed, OSError)):
+                    wire.ask(filled(length))
+            assert other.ask(ask(3)) == "dunno 3"
+
+
+@pytest.mark.parametrize("kind", ("tcp", "unix"))
+@pytest.mark.parametrize(
+    "endless", (b"sender=" + b"s" * 100_000, b"a=1\n" * 30_000, b"\r" * 100_000, b"\0" * 100_000)
+)
+def test_endless(server, kind, endless):
+    """
+    Once more than 64 KB of a request came in, its end is not waited for; what was asked before is answered.
+    """
+    begin = time.monotonic()
+    with Wire(address(server, kind)) as wire:
+        try:
+            wire.send(ask(4) + endless)
+        except OSError:
+            pass  # it did not wait for the last octets
+        assert wire.socket.recv(1000) == b"action=dunno 4\n\n"
+        wire.expectEnd()
+    assert time.monotonic() - begin < 2
+    with Wire(address(server, kind)) as wire:
+        assert wire.ask(ask(5)) == "dunno 5"
+
+
+def _dribble(wire, stream, pause=1.0, whole=b""):
+    """
+    Send piece by piece, then all of `whole`, until the server hangs up or sends something.
+
+    @return: seconds since the first piece, and what came.
+    """
+    begin = time.monotonic()
+    wire.socket.settimeout(pause)
+    for piece in [*stream, whole]:
+        try:
+            if piece:
+                wire.send(piece)
+            return time.monotonic() - begin, wire.socket.recv(1000)
+        except TimeoutError:
+            pass
+        except OSError:
+            return time.monotonic() - begin, b""
+    wire.socket.settimeout(10)
+    try:
+        return time.monotonic() - begin, wire.socket.recv(1000)
+    except OSError:
+        return time.monotonic() - begin, b""
+
+
+def _octets(stream, count=60):
+    return [stream[number : number + 1] for number in range(count)]
+
+
+# What is sent, one piece each second; each of these never ends in time.
+SLOW = {
+    "an octet each second": _octets(ask(1)),
+    "half a request": [ask(1)[:-20], *[b""] * 60],
+    "only the blank line is missing": [ask(1)[:-1], *[b""] * 60],
+    "only an octet of CRLF is missing": [ask(1).replace(b"\n", b"\r\n")[:-1], *[b""] * 60],
+    "one octet": [b"r", *[b""] * 60],
+    "CR": [b"\r", *[b""] * 60],
+    "an attribute that never ends": [b"sender=", *[b"s" * 1000] * 60],
+    "attributes that never end": [b"a=1\nb=2\n"] * 60,
+    "after a request": [ask(2)[:100], *[b""] * 60],
+}
+
+
+def test_slow(server):
+    """
+    A request must be complete 30 s after its first octet: else its connection ends, while idle ones live on.
+    """
+    results = {}
+
+    def send(kind, name):
+        with Wire(address(server, kind)) as wire:
+            if name == "after a request":
+                assert wire.ask(ask(1)) == "dunno 1"
+            results[kind, name] = _dribble(wire, SLOW[name])
+
+    def sendInTime(kind):
+        with Wire(address(server, kind)) as wire:
+            for _ in range(1):
+                results[kind, "in time"] = _dribble(
+                    wire, _octets(ask(9), RECEIVE - 2), whole=ask(9)[RECEIVE - 2 :]
+                )
+            wire.socket.settimeout(10)
+            assert wire.ask(ask(8)) == "dunno 8"
+            results[kind, "in time, again"] = True
+
+    idle = {kind: (Wire(address(server, kind)), Wire(address(server, kind))) for kind in ("tcp", "unix")}
+    for kind in idle:
+        assert idle[kind][0].ask(ask(3)) == "dunno 3"
+    threads = [threading.Thread(target=send, args=(kind, name)) for kind in idle for name in SLOW]
+    threads += [threading.Thread(target=sendInTime, args=(kind,)) for kind in idle]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for kind in idle:
+        for name in SLOW:
+            seconds, received = results[kind, name]
+            assert received == b"", f"{kind}: {name} got {received!r}"
+            assert RECEIVE - 1 < seconds < RECEIVE + 2, f"{kind}: {name} was cut after {seconds:.1f} s"
+        assert results[kind, "in time"][1] == b"action=dunno 9\n\n"
+        assert results[kind, "in time, again"]
+        # Idle all the time; the other one since it was opened.
+        for wire in idle[kind]:
+            wire.expectNothing()
+            assert wire.ask(ask(4)) == "dunno 4"
+            wire.close()
+
+
+LIMITED = """
+def check(factory, data, port):
+    return 'dunno', data.get('serial', '-')
+"""
+
+
+def eventually(function, seconds=5):
+    """
+    Call until it returns something true.
+    """
+    deadline = time.monotonic() + seconds
+    while not (result := function()):
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+    return result
+
+
+@pytest.mark.parametrize("kind", ("tcp", "unix"))
+def test_connLimit(makeServer, kind):
+    """
+    A connection beyond connLimit gets returnOnConnLimit for its first request and is closed; slots are released.
+    """
+    server = makeServer(
+        LIMITED, kind, requestLog=None, connLimit=5, returnOnConnLimit=("450", "4.3.2 Too many for a test")
+    )
+    eventually(lambda: status(server)["connections"]["open"] == 0)
+    wires = [Wire(server.address) for _ in range(5)]
+    for number, wire in enumerate(wires):
+        assert wire.ask(ask(number)) == f"dunno {number}"
+    for stream in (ask(1), ask(1) + ask(2), ask(1) + ask(2)[:50], b"junk\n\n"):
+        with Wire(server.address) as wire:
+            wire.send(stream)
+            assert wire.socket.recv(1000) == b"action=450 4.3.2 Too many for a test\n\n"
+            wire.expectEnd()
+    for number, wire in enumerate(wires):
+        assert wire.ask(ask(number)) == f"dunno {number}"
+    assert status(server)["requests"]["beyondConnLimit"] == 4
+    # Each way of leaving gives the slot to the next one.
+    for leave in (Wire.close, Wire.reset, lambda wire: (wire.send(ask()[:50]), wire.reset()), Wire.close):
+        leave(wires.pop(0))
+        eventually(lambda: status(server)["connections"]["open"] == 4)
+        wires.append(Wire(server.address))
+        assert wires[-1].ask(ask(6)) == "dunno 6"
+    for wire in wires:
+        wire.close()
+
+
+@pytest.mark.parametrize("kind", ("tcp", "unix"))
+def test_pipelineWhileWaiting(server, kind):
+    """
+    Whatever is pipelined behind a request that waits is answered after it, in order, and delays nobody else.
+    """
+    count = 2000
+    stream = ask("first", wait=1) + b"".join(ask(number) for number in range(count))
+    stream += ask("last", wait=1) + ask("end")
+    assert len(stream) > 10 * LARGEST
+    wanted = ["dunno first", *(f"dunno {number}" for number in range(count)), "dunno last", "dunno end"]
+    found = []
+    with Wire(address(server, kind)) as wire, Wire(address(server, kind)) as other:
+        thread = threading.Thread(target=lambda: found.append(wire.talk([stream], len(wanted))))
+        begin = time.monotonic()
+        thread.start()
+        while thread.is_alive():
+            asked = time.monotonic()
+            assert other.ask(ask(1)) == "dunno 1"
+            assert time.monotonic() - asked < 0.7
+            time.sleep(0.02)
+        thread.join()
+    assert found == [wanted]
+    assert 2 <= time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("kind", ("tcp", "unix"))
+def test_floodWhileWaiting(server, kind):
+    """
+    While a request waits, the server takes no more than 64 KB of what follows: the rest stays with the client.
+    """
+    with Wire(address(server, kind)) as wire:
+        assert wire.ask(ask(1)) == "dunno 1"
+        before = memory(server)
+        block = b"".join(ask(number) for number in range(100))
+        wire.send(ask(2, wait=1))
+        sent = flood(wire, block, 0.8)
+        assert memory(server) - before < 10_000_000
+        # Complete what is there by half.
+        rest = block[sent % len(block) :] if sent % len(block) else b""
+        count = (sent + len(rest)) // len(block) * 100
+        assert wire.talk([rest] if rest else [], 1 + count)[0] == "dunno 2"
+
+
+def flood(wire, block, seconds):
+    """
+    Send a block over and over without reading anything, for so long. Returns how many octets were taken.
+    """
+    ends, sent = time.monotonic() + seconds, 0
+    with selectors.DefaultSelector() as selector:
+        selector.register(wire.socket, selectors.EVENT_WRITE)
+        while (left := ends - time.monotonic()) > 0:
+            if selector.select(left):
+                wire.socket.setblocking(False)
+                sent += wire.socket.send(block[sent % len(block) :])
+                wire.socket.setblocking(True)
+    wire.socket.settimeout(20)
+    return sent
+
+
+@pytest.mark.parametrize("kind", ("tcp", "unix"))
+def test_neverReads(server, kind):
+    """
+    A client that asks and asks but reads no reply does not fill the server's memory, and delays nobody.
+    """
+    with Wire(address(server, kind)) as wire, Wire(address(server, kind)) as other:
+        assert wire.ask(ask(1)) == "dunno 1"
+        before = memory(server)
+        # All different: the server may remember a reply and keep it once.
+        block = b"".join(f"serial={number:0400}\n\n".encode() for number in range(20_000))
+        thread = threading.Thread(target=flood, args=(wire, block, 3))
+        thread.start()
+        while thread.is_alive():
+            asked = time.monotonic()
+            assert other.ask(ask(2)) == "dunno 2"
+            assert time.monotonic() - asked < 1
+            time.sleep(0.05)
+        grown = memory(server) - before
+    assert grown < 20_000_000, f"{grown / 1e6:.0f} MB more after 3 s"
+
+
+def test_readsLate(server):
+    """
+    A client that reads its replies late gets them all.
+    """
+    with Wire(server.address) as wire:
+        block = b"".join(ask(number) for number in range(500))
+        sent = flood(wire, block, 2)
+        rest = block[sent % len(block) :] if sent % len(block) else b""
+        count = (sent + len(rest)) // len(block) * 500
+        assert count > 5000
+        found = wire.talk([rest] if rest else [], count)
+        assert found == [f"dunno {number % 500}" for number in range(count)]
+
+
+@pytest.mark.parametrize("kind", ("tcp", "unix"))
+def test_hangUp(server, kind):
+    """
+    Clients that hang up in the middle of a request, while it waits or before they read leave nothing behind.
+    """
+    sent = (
+        b"",
+        b"r",
+        ask(1)[:100],
+        ask(1),
+        ask(1, wait=1),
+        ask(1, wait=1) + ask(2) * 200,
+        ask(1, wait=1) * 2 + b"a",
+    )
+    for _ in range(20):
+        for stream in sent:
+            for leave in (Wire.close, Wire.reset):
+                wire = Wire(address(server, kind))
+                wire.send(stream)
+                leave(wire)
+    with Wire(address(server, kind)) as wire:
+        assert wire.ask(ask(3)) == "dunno 3"
+
+        def left():
+            now = status(server)
+            return now["connections"]["open"] == 1 and now["requests"]["waiting"] == 0
+
+        eventually(left)
+        assert wire.ask(ask(4)) == "dunno 4"
+
+
+def test_crowdOfStalled(makeServer):
+    """
+    Five thousand connections that stall in the middle of a request keep no good one from being answered.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = 5000 if hard == resource.RLIM_INFINITY else min(5000, hard - 500)
+    assert count >= 500, "too few files may be open here for this test"
+    server = makeServer(LIMITED, requestLog=None, connLimit=count + 100)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    stalled = []
+    try:
+        good = [Wire(server.address) for _ in range(20)]
+        stalled = [Wire(server.address) for _ in range(count)]
+        for number, wire in enumerate(stalled):
+            wire.send(ask(1)[: 1 + number % 300])
+        for turn in range(50):
+            for number, wire in enumerate(good):
+                begin = time.monotonic()
+                assert wire.ask(ask(number + turn)) == f"dunno {number + turn}"
+                assert time.monotonic() - begin < 0.5
+        with Wire(server.address) as late:
+            assert late.ask(ask(5)) == "dunno 5"
+        assert status(server)["connections"]["open"] == count + 20
+        for wire in stalled[::100]:
+            wire.expectNothing()
+        # Those who go on in time are served after all.
+        for number, wire in enumerate(stalled[:1000]):
+            assert wire.ask(ask(1)[1 + number % 300 :]) == "dunno 1"
+    finally:
+        for wire in [*stalled, *good]:
+            wire.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    eventually(lambda: status(server)["connections"]["open"] == 0, 10)
+    assert "Traceback" not in server.log()
