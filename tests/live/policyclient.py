@@ -43,7 +43,8 @@ class PolicyClient:
     """
 
     def __init__(self, address, timeout=10):
-        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        unix = isinstance(address, str)
+        family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
         try:
