@@ -21,6 +21,7 @@ from ppolicy.errors import DeadlineExceeded, WaitError
 from ppolicy.watchdog import Watchdog
 
 _POOL = 1000
+_DONE, _LATE = object(), object()
 # Seconds between two looks at whose time is up.
 _SWEEP = 0.05
 _thread = threading.local()
@@ -41,7 +42,6 @@ class _Worker(greenlet):
         self.deadline = 0.0
         self.request = None
         self.after = None
-        self.idle = False
 
     def run(self, function, argument):
         hub = self.parent
@@ -50,10 +50,8 @@ class _Worker(greenlet):
                 function(argument)
             except BaseException:  # noqa: BLE001 - the work has its own net; this keeps the greenlet alive
                 Bridge.log.failure("work in a greenlet failed")
-            function = argument = None
-            self.idle = True
-            function, argument = hub.switch()
-            self.idle = False
+            function = argument = self.request = None
+            function, argument = hub.switch(_DONE)
 
 
 class _Pending:
@@ -113,11 +111,7 @@ class Bridge:
         @return: True when the work was done without waiting.
         """
         pool = self._pool
-        if pool:
-            worker = pool.pop()
-        else:
-            self._hub = getcurrent()
-            worker = _Worker(self)
+        worker = pool.pop() if pool else self._newWorker()
         watch = self.watch
         if not watch.ticking:
             watch.wake()
@@ -125,17 +119,21 @@ class Bridge:
         worker.deadline = now + timeout
         worker.gr_context = copy_context()
         worker.request = argument
-        worker.switch(function, argument)
+        done = worker.switch(function, argument)
         watch.armed = False
         if watch.blocked is not None:
             watch.report()
         watch.since = None
-        if worker.idle:
+        if done is _DONE:
             pool.append(worker)
             return True
         self.working += 1
         worker.after = after
         return False
+
+    def _newWorker(self):
+        self._hub = getcurrent()
+        return _Worker(self)
 
     def _resume(self, pending, error):
         """
@@ -159,15 +157,12 @@ class Bridge:
         if not watch.ticking:
             watch.wake()
         watch.since = self.seconds()
-        if error is None:
-            worker.switch()
-        else:
-            worker.throw(error)
+        done = worker.switch() if error is None else worker.throw(error)
         watch.armed = False
         if watch.blocked is not None:
             watch.report()
         watch.since = None
-        if worker.idle:
+        if done is _DONE:
             self.working -= 1
             if len(self._pool) < _POOL:
                 self._pool.append(worker)
@@ -285,9 +280,6 @@ def waitAll(deferreds, timeout=None):
     deferreds = list(deferreds)
     results = _wait(deferreds, timeout, partial=True) if deferreds else []
     return [result.value if isinstance(result, Failure) else result for result in results]
-
-
-_LATE = object()
 
 
 def _wait(deferreds, timeout, partial=False):

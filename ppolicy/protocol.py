@@ -63,7 +63,7 @@ def parseWhole(data):
             return None
     attributes = template.copy()
     attributes.update(zip(_HEAD, match.groups()))  # noqa: B905 - as many groups as names
-    return _asEver(attributes)
+    return _asEver(attributes) if "<" in text or "=unknown\n" in text else attributes
 
 
 def _attributes(text):
