@@ -70,6 +70,7 @@ class Bench:
     How long and how often to measure, and where.
 
     @ivar remarks: what went wrong, as sentences.
+    @ivar errors: how much of that is in no row of the table.
     """
 
     def __init__(self, folder, seconds, rounds):
@@ -77,6 +78,7 @@ class Bench:
         self.seconds = seconds
         self.rounds = rounds
         self.remarks = []
+        self.errors = 0
 
     def measureInTurn(self, servers, expected, fresh=(), **load):
         """
@@ -116,6 +118,7 @@ class Bench:
         """
         Note the errors of a sample that gets no row in the table.
         """
+        self.errors += sample.errors
         if sample.errors:
             self.remarks.append(f"{server.name}: {sample.errors:.0f} errors")
 
@@ -205,7 +208,7 @@ def greylist(bench):
     rows = [Row("floor, uniq, 8 connections", base)]
     peer = rest.pop(0) if theirs else None
     if peer:
-        rows.append(Row("postgrey, no auto-whitelist", peer, base))
+        rows.append(Row("postgrey, no whitelists", peer, base))
     else:
         rows.append(Row("postgrey", notes=[f"skipped: there is no {POSTGREY} (Debian: apt-get install postgrey)"]))
     for server, samples in zip((*bare, *logging, *large), rest, strict=True):

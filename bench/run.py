@@ -45,9 +45,11 @@ class Machine:
         used, whole = self._ticks()
         ours = (self._seconds() - self._ours) * os.sysconf("SC_CLK_TCK")
         others = max(0.0, (used - self._used - ours) / max(1, whole - self._all))
+        warning = ", too much to rely on the rates" if others > 0.1 else ""
         return (
-            f"{os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}; load "
-            f"{self._load:.2f} before, {os.getloadavg()[0]:.2f} after; others used {others:.0%} of the CPU time"
+            f"{os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}; "
+            f"load {self._load:.2f} before, {os.getloadavg()[0]:.2f} after; "
+            f"others used {others:.0%} of the CPU time{warning}"
         )
 
 
@@ -85,6 +87,7 @@ def measureAll(bench, names):
             rows += LINES[name](bench)
         except BenchError as error:
             bench.remarks.append(f"{name}: {error}")
+            bench.errors += 1
     return rows
 
 
@@ -114,7 +117,7 @@ def main():
     print(render(rows))
     for remark in bench.remarks:
         print(f"! {remark}")
-    return 1 if bench.remarks or any(row.errors() for row in rows) else 0
+    return 1 if bench.errors or any(row.errors() for row in rows) else 0
 
 
 if __name__ == "__main__":

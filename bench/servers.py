@@ -174,7 +174,7 @@ class Floor(Server):
 
 class Postgrey(Server):
     """
-    Debian's postgrey, in the foreground and quiet, which is its fastest.
+    Debian's postgrey, in the foreground: quiet and without whitelists, which is its fastest and does our work.
     """
 
     def __init__(self, folder):
@@ -185,6 +185,7 @@ class Postgrey(Server):
         return [
             *(POSTGREY, "--quiet", f"--inet=127.0.0.1:{self.port}", f"--dbdir={self.kept}"),
             *(f"--user={user}", f"--group={group}", "--auto-whitelist-clients=0"),
+            *("--whitelist-clients=/dev/null", "--whitelist-recipients=/dev/null"),
         ]
 
 
