@@ -81,6 +81,45 @@ class _Pending:
         self.worker.bridge._resume(self, _timeUp(timeout))
 
 
+class Gate:
+    """
+    What several pieces of work wait for together, until it opens with a result: a Deferred each would cost more
+    than the wait. Used in the reactor's thread only.
+    """
+
+    __slots__ = ("waiting",)
+
+    def __init__(self):
+        self.waiting = []
+
+    def wait(self):
+        """
+        @return: the result that the gate opens with; a Failure is raised.
+        @raises DeadlineExceeded: when the time for the request is up before.
+        @raises WaitError: where nothing may wait.
+        """
+        worker = getcurrent()
+        if type(worker) is not _Worker:
+            raise WaitError("only a policy function or a module's check() may wait")
+        pending = _Pending(worker, 1)
+        self.waiting.append(pending)
+        try:
+            _park(worker, pending, None)
+        finally:
+            pending.worker = None
+        (result,) = pending.results
+        if isinstance(result, Failure):
+            result.raiseException()
+        return result
+
+    def open(self, result, bridge):
+        """
+        Let all go on that wait: at once when called by the reactor, else in its next turn.
+        """
+        if self.waiting:
+            bridge.resume(self.waiting, result)
+
+
 class Bridge:
     """
     @param reactor: gives the clock and callLater.
@@ -100,6 +139,7 @@ class Bridge:
         self._parked = set()
         self._sweeping = None
         self._ready = deque()
+        self._holding = False
 
     def start(self, function, argument, timeout, after=None):
         """
@@ -143,9 +183,21 @@ class Bridge:
         self._parked.discard(pending)
         if pending.timer is not None:
             pending.timer.cancel()
-        if not self._ready:
+        if not self._ready and not self._holding:
             self.reactor.callLater(0, self._drain)
         self._ready.append((worker, error))
+
+    def resume(self, waiting, result):
+        """
+        Give one result to several L{_Pending} waits.
+        """
+        inHub = getcurrent() is self._hub and not self._ready
+        self._holding = inHub
+        for pending in waiting:
+            pending.fired(result, 0)
+        self._holding = False
+        if inHub:
+            self._drain()
 
     def _drain(self):
         ready, self._ready = self._ready, deque()

@@ -19,7 +19,7 @@ from ppolicy.check import Check
 from ppolicy.errors import BrokenAnswer, ConfigError, Mistake
 from ppolicy.listeners import checkSocket, describe, groupId, parsePort, userId
 from ppolicy.options import IGNORED, Options
-from ppolicy.parameter import didYouMean, shown, toMistakes
+from ppolicy.parameter import described, didYouMean, shown, toMistakes
 from ppolicy.registry import Registry, explained, isCheck
 from ppolicy.reply import ReplyEncoder, isPermanent
 
@@ -260,7 +260,9 @@ class _Reading:
                 self.mistake(f"{name}: {error}", line)
                 continue
             if isPermanent(getattr(options, name)):
-                self.mistake(f"{name}: must not refuse or discard mail for good, it is our own trouble", line)
+                self.mistake(
+                    f"{name}: must not refuse or discard mail for good, it is our own trouble: take 450", line
+                )
         return encoder
 
     def _checks(self, options):
@@ -314,7 +316,7 @@ class _Reading:
         lines = self.places.assigned | self.places.functions
         line = lines.get("check")
         if policy is None:
-            own = [name for name in lines if _isCode(self.names.get(name))]
+            own = [name for name in lines if inspect.isfunction(self.names.get(name))]
             close = difflib.get_close_matches("check", own, 1, 0.6)
             self.mistake(
                 f"there is no function check(factory, data, port){f', is it {close[0]}?' if close else ''}",
@@ -359,7 +361,8 @@ def _class(registry, kind):
         return registry.find(kind)
     if isCheck(kind):
         return kind
-    raise ConfigError(f"its type must be the name of a check module or a class of checks, not {shown(kind)}")
+    given = kind.__name__ if isinstance(kind, type) else described(type(kind))
+    raise ConfigError(f"its type must be the name of a check module or a class of checks, not {given}")
 
 
 def _furtherChecks(options, folder):
@@ -462,11 +465,14 @@ def _checkDatabase(database, folder, stateDir):
         _checkFile(path)
 
 
+_DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
 class _Places:
     """
     Line numbers of what a configuration defines.
 
-    @ivar assigned: {name: line} of top-level values; C{functions} the same of functions.
+    @ivar assigned: {name: line} of top-level values; C{functions} the same of functions and classes.
     @ivar used: names that are read anywhere.
     @ivar checks: {check name: line}; C{parameters} {check name: {parameter: line}}.
     @ivar twice: (sentence, line) about names that stand twice in a dictionary.
@@ -480,7 +486,7 @@ class _Places:
             node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
         }
         for node in _statements(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if isinstance(node, _DEFINITIONS):
                 self.functions[node.name] = node.lineno
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 for alias in node.names:
@@ -558,6 +564,6 @@ def _statements(tree):
     while left:
         node = left.pop()
         yield node
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        if not isinstance(node, _DEFINITIONS):
             inner = ast.stmt | ast.ExceptHandler | ast.match_case
             left += [one for one in ast.iter_child_nodes(node) if isinstance(one, inner)][::-1]

@@ -58,27 +58,34 @@ class ManyRows:
     @param columns: the names of the columns, in the order of a row.
     """
 
+    EXACT = 64
     LARGEST = 512
 
     def __init__(self, single, columns):
         assert single.names == tuple(columns), single.names
-        marks = f"({', '.join('?' * len(columns))})"
-        before, _, after = single.text.partition(f"VALUES {marks}")
-        self._text = {
-            size: f"{before}VALUES {', '.join([marks] * size)}{after}"
-            for size in (1 << power for power in range(self.LARGEST.bit_length()))
-        }
+        self._marks = f"({', '.join('?' * len(columns))})"
+        self._before, _, self._after = single.text.partition(f"VALUES {self._marks}")
+        self._texts = {}
 
     def __call__(self, connection, rows):
         """
-        Insert rows, tuples of their values, in as few statements as there are binary digits in their number.
+        Insert rows, tuples of their values: up to 64 in one statement, more in few.
         """
         start = 0
         while start < len(rows):
-            size = min(self.LARGEST, 1 << ((len(rows) - start).bit_length() - 1))
+            size = len(rows) - start
+            if size > self.EXACT:  # few different statements, so that SQLite keeps them prepared
+                size = min(self.LARGEST, 1 << (size.bit_length() - 1))
             values = [value for row in rows[start : start + size] for value in row]
-            connection.execute(self._text[size], values)
+            connection.execute(self._text(size), values)
             start += size
+
+    def _text(self, size):
+        text = self._texts.get(size)
+        if text is None:
+            text = f"{self._before}VALUES {', '.join([self._marks] * size)}{self._after}"
+            self._texts[size] = text
+        return text
 
 
 def ddl(table):
@@ -121,7 +128,7 @@ class SQLite:
         Finish what is queued, then close. The Deferred fires when the file is closed.
         """
         done = Deferred()
-        self._queue.put((None, done))
+        self._queue.put((None, done, False))
         return done
 
     def create(self, table):
@@ -132,17 +139,18 @@ class SQLite:
         if not self.readOnly:
             self.submit(lambda connection: _create(connection, table)).addErrback(lambda _: None)
 
-    def submit(self, operation):
+    def submit(self, operation, single=False):
         """
         Call C{operation(connection)} in the database's thread, in a transaction with others.
 
+        @param single: True when it is a single statement, which needs no transaction around it when alone.
         @return: a Deferred of what it returns, after the commit; it fails with L{BackendError}.
         """
         if self.waiting >= QUEUE:
             return fail(BackendError(f"{self.path}: {QUEUE} operations are waiting already"))
         self.waiting += 1
         done = Deferred(lambda _: None)
-        self._queue.put((operation, done))
+        self._queue.put((operation, done, single))
         return done
 
     # All below runs in the database's thread.
@@ -153,7 +161,7 @@ class SQLite:
             batch = [self._queue.get()]
             while len(batch) < _BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
-            last = next((done for operation, done in batch if operation is None), None)
+            last = next((done for operation, done, _ in batch if operation is None), None)
             results = self._transaction([one for one in batch if one[0] is not None])
             if results:
                 self._reactor.callFromThread(self._deliver, results)
@@ -168,13 +176,16 @@ class SQLite:
             return []
         try:
             connection = self._open()
-            connection.execute("BEGIN" if self.readOnly else "BEGIN IMMEDIATE")
-            results = [(done, self._attempt(connection, operation)) for operation, done in batch]
-            connection.execute("COMMIT")
+            alone = len(batch) == 1 and batch[0][2]
+            if not alone:
+                connection.execute("BEGIN" if self.readOnly else "BEGIN IMMEDIATE")
+            results = [(done, self._attempt(connection, operation)) for operation, done, _ in batch]
+            if not alone:
+                connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._failed(error)
             failure = Failure(BackendError(f"{self.path}: {error}"))
-            return [(done, failure) for _, done in batch]
+            return [(done, failure) for _, done, _ in batch]
         if self.problem is not None:
             self.problem = None
             self._reactor.callFromThread(self.log.info, "{path}: works again", path=self.path)

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.plugin import IPlugin  # noqa: F401 - endpoint strings are plugins
 
 from ppolicy.errors import ConfigError
-from ppolicy.parameter import shown
+from ppolicy.parameter import shown, toPath
 
 log = Logger()
 
@@ -73,7 +73,7 @@ def _number(port):
 
 
 def _parseEndpoint(port):
-    number = re.match(r"(?:haproxy:)?(?:tcp6?|ssl):(?:port=)?([0-9]{1,9})(?::|$)", port)
+    number = re.match(r"(?:haproxy:)?(?:tcp6?|ssl):(?:port=)?(-?[0-9]{1,99})(?::|$)", port)
     if number:
         _number(int(number[1]))
     try:
@@ -95,9 +95,10 @@ def _parseUnix(port, folder):
         if name not in values or not equals or not value:
             raise ValueError(f"{setting!r} in {port!r} is none of mode=, user=, group=")
         values[name] = value
-    if not path:
-        raise ValueError(f"{port!r} names no path")
-    path = folder / path
+    try:
+        path = toPath(path, folder)
+    except ValueError:
+        raise ValueError(f"{shown(port)} names no path") from None
     checkSocket(path)
     if not re.fullmatch(r"0?[0-7]{3}", values["mode"]):
         raise ValueError(f"mode={values['mode']} is no mode such as 660")

@@ -16,6 +16,7 @@ _REQUIRED = object()
 
 _PLAIN = {
     typing.Any: "anything",
+    collections.abc.Callable: "a function",
     bool: "True or False",
     int: "a whole number",
     float: "a number",
@@ -53,11 +54,11 @@ class Parameter:
         @raises ValueError: with the end of a sentence that starts with the parameter's name; the value of a
             secret is never in it.
         """
-        given = _describe(type(value)) if self.secret else shown(value)
+        given = described(type(value)) if self.secret else shown(value)
         try:
             value = _convert(value, self.type, folder)
-        except ValueError:
-            raise ValueError(f"must be {_describe(self.type)}, not {given}") from None
+        except Exception:  # noqa: BLE001 - ValueError, or whatever an object of the site's own raises
+            raise ValueError(f"must be {described(self.type)}, not {given}") from None
         if isinstance(value, int | float) and not isinstance(value, bool):
             if self.minimum is not None and value < self.minimum:
                 raise ValueError(f"must be at least {self.minimum}, not {given}")
@@ -113,7 +114,7 @@ class Parameters:
                         others.add(name)
                         continue
                     if name in others:
-                        raise ConfigError(f"{name}: a parameter cannot have this name, every check has it already")
+                        raise ConfigError(f"{name}: a parameter cannot have this name, it is taken")
                     if hints is None:
                         hints = _hints(base)
                     value.name, value.type = name, hints.get(name, typing.Any)
@@ -217,7 +218,7 @@ def _convert(value, wanted, folder):
             raise ValueError
         return value
     if wanted is Path:
-        return _convertPath(value, folder)
+        return toPath(value, folder)
     if wanted is float:
         return _convertFloat(value)
     if isinstance(value, bool) and wanted is not bool:
@@ -227,7 +228,12 @@ def _convert(value, wanted, folder):
     return value
 
 
-def _convertPath(value, folder):
+def toPath(value, folder):
+    """
+    The path that is meant; a relative one begins in C{folder}.
+
+    @raises ValueError: when no file can have it.
+    """
     if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
         raise ValueError
     os.fsencode(value)  # a ValueError when there are halves of characters in it
@@ -259,24 +265,25 @@ def _convertTuple(value, members, folder):
     return tuple(_convert(one, member, folder) for one, member in zip(value, members, strict=True))
 
 
-def _describe(wanted):
+def described(wanted):
+    """
+    A type as a person says it.
+    """
     origin, members = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(member) for member in members)
+        return " or ".join(described(member) for member in members)
     if origin is typing.Literal:
         return " or ".join(repr(choice) for choice in members)
     if origin is list:
-        return f"a list (each {_describe(members[0])})"
+        return f"a list (each {described(members[0])})"
     if origin is tuple:
         if len(members) == 2 and members[1] is Ellipsis:
-            return f"a tuple (each {_describe(members[0])})"
-        return f"a tuple ({', '.join(_describe(member) for member in members)})"
+            return f"a tuple (each {described(members[0])})"
+        return f"a tuple ({', '.join(described(member) for member in members)})"
     if origin is dict:
-        key, item = map(_describe, members)
+        key, item = map(described, members)
         return "a dictionary" if members == (typing.Any, typing.Any) else f"a dictionary {{{key}: {item}}}"
-    if origin is collections.abc.Callable:
-        return "a function"
-    return _PLAIN.get(wanted) or getattr(wanted, "__name__", str(wanted))
+    return _PLAIN.get(origin or wanted) or getattr(wanted, "__name__", str(wanted))
 
 
 def _hints(cls):

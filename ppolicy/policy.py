@@ -9,7 +9,7 @@ import sqlite3
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ppolicy.bridge import inReactor, wait
+from ppolicy.bridge import Gate, inReactor, wait
 from ppolicy.errors import CheckError, ConfigError, DeadlineExceeded, Mistake, Overload
 from ppolicy.logs import logFailure, prefix
 
@@ -256,13 +256,11 @@ class Factory:
         before theirs, one of them does the work.
         """
         inFlight = self.generation.inFlight
-        while (waiting := inFlight.get(key)) is not None:
-            answer = Deferred()
-            waiting.append(answer)
-            result = wait(answer)
+        while (gate := inFlight.get(key)) is not None:
+            result = gate.wait()
             if result is not None:
                 return result
-        waiting = inFlight[key] = []
+        gate = inFlight[key] = Gate()
         result = None
         try:
             result = function(*arguments)
@@ -273,8 +271,7 @@ class Factory:
             raise
         finally:
             del inFlight[key]
-            for answer in waiting:
-                answer.callback(result)
+            gate.open(result, self.bridge)
         return result
 
     def _ask(self, slot, data, args, keywords):

@@ -26,11 +26,11 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.sqlite import insert
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ppolicy.bridge import inReactor, wait
+from ppolicy.bridge import Gate, inReactor, wait
 from ppolicy.database import RETRY, Compiled, ManyRows
 from ppolicy.errors import BackendError, ConfigError
 
@@ -138,8 +138,7 @@ class StateTable:
         self._complete = self._database is None
         self._loading = None
         self._flushing = 0
-        self._batch = []
-        self._waiting = []
+        self._batch, self._gate = [], Gate()
         self._committing = False
         self.schema = schema(name, columns)
         if self._database is not None:
@@ -284,28 +283,26 @@ class StateTable:
         """
         Wait until a row is on disk. All rows that come while a transaction is under way share the next one.
         """
-        committed = Deferred()
         self._batch.append((digest, (row, columns)))
-        self._waiting.append(committed)
+        gate = self._gate
         if not self._committing:
             self._commitBatch()
-        wait(committed)
+        gate.wait()
 
     def _commitBatch(self):
-        batch, self._batch = self._batch, []
-        waiting, self._waiting = self._waiting, []
+        batch, gate = self._batch, self._gate
+        self._batch, self._gate = [], Gate()
         self._committing = True
-        self._write(batch).addBoth(self._committed, batch, waiting)
+        self._write(batch).addBoth(self._committed, batch, gate)
 
-    def _committed(self, result, batch, waiting):
+    def _committed(self, result, batch, gate):
         self._committing = False
         if self._batch:
             self._commitBatch()
         if isinstance(result, Failure):  # they are written when the database works again
             for digest, entry in batch:
                 self._dirty.setdefault(digest, entry)
-        for one in waiting:
-            one.callback(result)
+        gate.open(result, self.bridge)
 
     def _write(self, entries):
         def write(connection):
@@ -313,7 +310,7 @@ class StateTable:
                 connection, [(digest, *row, *map(_readable, columns)) for digest, (row, columns) in entries]
             )
 
-        return self._database.submit(write)
+        return self._database.submit(write, single=len(entries) <= ManyRows.EXACT)
 
     def flush(self, last=False):
         """
