@@ -5,7 +5,13 @@ One line for each request: who asked, what the checks said and how long each too
 import json
 import re
 
-_PLAIN = re.compile(r'[^\x00-\x20\x7f-\xa0"\\=]+')
+_WORD = r"[!#-<>-\[\]-~]*"  # printable ASCII but for blank, quote, = and backslash
+_TEXT = r'"[ !#-\[\]-~]*"'
+_NAMES = ("instance", "queue_id", "client", "sender", "recipient", "checks")
+_plain = re.compile(_WORD).fullmatch
+_plainLine = re.compile(
+    " ".join([*(f"{name}={_WORD}" for name in _NAMES), f"action=(?:{_WORD}|{_TEXT})", r"ms=[0-9.]+"])
+).fullmatch
 
 
 class KeyValueLog:
@@ -27,22 +33,27 @@ class KeyValueLog:
         get = data.get
         checks = ",".join(
             [
-                f"{name}:{code}:{took * 1000:.0f}" if not cached else f"{name}:{code}:0:cached"
+                f"{name}:{code}:0:cached" if cached else f"{name}:{code}:{int(took * 1000)}"
                 for name, code, took, cached, _ in steps
             ]
         )
-        instance, queueId, client = get("instance", ""), get("queue_id", ""), get("client_address", "")
-        sender, recipient = get("sender", ""), get("recipient", "")
-        action = reply[7:-2].decode()
-        # All is plain in nearly every line; the one look at it together is what makes it cheap.
-        together = f"{instance}{queueId}{client}{sender}{recipient}{checks}"
-        if not (together.isascii() and _PLAIN.fullmatch(together)):
-            instance, queueId, client = quoted(instance), quoted(queueId), quoted(client)
-            sender, recipient, checks = quoted(sender), quoted(recipient), quoted(checks)
-        self._write(
-            f"instance={instance} queue_id={queueId} client={client} sender={sender} recipient={recipient} "
-            f"checks={checks} action={quoted(action)} ms={seconds * 1000:.1f}"
+        fields = (
+            *(get("instance", ""), get("queue_id", ""), get("client_address", "")),
+            *(get("sender", ""), get("recipient", ""), checks),
         )
+        action = reply[7:-2].decode()
+        line = _line(*fields, f'"{action}"' if " " in action else action, seconds)
+        # Nearly every line is plain as it stands; one look at the whole is what makes it cheap.
+        if not _plainLine(line):
+            line = _line(*map(quoted, fields), quoted(action), seconds)
+        self._write(line)
+
+
+def _line(instance, queueId, client, sender, recipient, checks, action, seconds):
+    return (
+        f"instance={instance} queue_id={queueId} client={client} sender={sender} recipient={recipient} "
+        f"checks={checks} action={action} ms={seconds * 1000:.1f}"
+    )
 
 
 class JsonLog:
@@ -84,7 +95,7 @@ def quoted(value):
     A value as it stands in a C{key=value} line.
     """
     value = str(value)
-    if value == "" or (value.isascii() and _PLAIN.fullmatch(value)):
+    if _plain(value):
         return value
     text = value.replace("\\", "\\\\").replace('"', '\\"')
     if not text.isprintable():
