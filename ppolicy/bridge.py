@@ -124,6 +124,7 @@ class Bridge:
     """
     @param reactor: gives the clock and callLater.
     @ivar watch: the L{Watchdog}.
+    @ivar draining: True while parked work goes on; C{drained()} is called after that.
     @ivar working: how many pieces of work are under way, parked ones included.
     """
 
@@ -136,6 +137,8 @@ class Bridge:
         self.working = 0
         self._hub = None
         self._pool = []
+        self.draining = False
+        self.drained = lambda: None
         self._parked = set()
         self._sweeping = None
         self._ready = deque()
@@ -201,8 +204,11 @@ class Bridge:
 
     def _drain(self):
         ready, self._ready = self._ready, deque()
+        self.draining = True
         for worker, error in ready:
             self._enter(worker, error)
+        self.draining = False
+        self.drained()
 
     def _enter(self, worker, error):
         watch = self.watch

@@ -127,7 +127,6 @@ class PolicyProtocol(LineReceiver):
         if isinstance(transport, Connection):  # not TLS, not a test's transport
             if isinstance(transport.getHost(), IPv4Address | IPv6Address):
                 transport.setTcpNoDelay(True)
-            # With nothing buffered, writing straight to the socket saves a turn of the reactor.
             self._send = transport.socket.send
             # A request fits; the 64 KB that Twisted would have ready cost more to get than to fill.
             transport.bufferSize = RECEIVE_BUFFER
@@ -270,6 +269,15 @@ class PolicyProtocol(LineReceiver):
         return generation.fatal
 
     def _write(self, reply):
+        if self._send is not None:
+            self._server.outbox.add(self, reply)
+        elif not self._lost:
+            self.transport.write(reply)  # which buffers
+
+    def send(self, reply):
+        """
+        Write a reply straight to the socket; with nothing buffered that saves a turn of the reactor.
+        """
         if self._lost:
             return
         if self._send is not None:
@@ -283,6 +291,34 @@ class PolicyProtocol(LineReceiver):
             self._send = None
             reply = reply[taken:]
         self.transport.write(reply)
+
+
+class Outbox:
+    """
+    The replies of one turn of the reactor, sent together at its end. Sent one by one, each of them would wake a
+    client that waits, and waking costs the sender as much as the rest of the reply.
+    """
+
+    def __init__(self, bridge):
+        self._bridge = bridge
+        self._replies = []
+        bridge.drained = self.flush
+
+    def add(self, protocol, reply):
+        """
+        Send a reply at the end of this turn.
+        """
+        if not self._replies and not self._bridge.draining:
+            self._bridge.reactor.callLater(0, self.flush)
+        self._replies.append((protocol, reply))
+
+    def flush(self):
+        """
+        Send them now, in their order.
+        """
+        replies, self._replies = self._replies, []
+        for protocol, reply in replies:
+            protocol.send(reply)
 
 
 class PolicyListener(ProtocolFactory):

@@ -31,7 +31,7 @@ from ppolicy.errors import ConfigError, PPolicyError
 from ppolicy.logs import ToTwisted
 from ppolicy.options import AT_START
 from ppolicy.policy import Generation
-from ppolicy.protocol import PolicyListener
+from ppolicy.protocol import Outbox, PolicyListener
 from ppolicy.requestlog import FORMS
 from ppolicy.state import StateStore
 from ppolicy.threads import ThreadPool
@@ -67,6 +67,7 @@ class Server:
         self.dryRun = dryRun
         self.generation = None
         self.connections = set()
+        self.outbox = Outbox(self.bridge)
         self.requestLog = None
         self.requests = self.overLimit = self.failures = 0
 
