@@ -3,6 +3,7 @@ Start and stop everything, in order: ports, state, the first generation; reload;
 """
 
 import fcntl
+import gc
 import grp
 import logging
 import os
@@ -192,6 +193,9 @@ class PPolicyService(Service):
         server.bridge.watch.start()
         self._listenControl(controlPath(configuration))
         self._warn(configuration.warnings)
+        # What was made until now lives as long as the server; the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
         self.log.info(
             "ppolicy {version} serves {ports} with {path}",
             version=__version__,

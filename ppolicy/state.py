@@ -285,20 +285,21 @@ class StateTable:
         """
         self._batch.append((digest, (row, columns)))
         gate = self._gate
-        if not self._committing:
-            self._commitBatch()
+        if not self._committing:  # at the end of this turn of the reactor, with all that it brings
+            self._committing = True
+            self.bridge.reactor.callLater(0, self._commitBatch)
         gate.wait()
 
     def _commitBatch(self):
         batch, gate = self._batch, self._gate
         self._batch, self._gate = [], Gate()
-        self._committing = True
         self._write(batch).addBoth(self._committed, batch, gate)
 
     def _committed(self, result, batch, gate):
-        self._committing = False
         if self._batch:
             self._commitBatch()
+        else:
+            self._committing = False
         if isinstance(result, Failure):  # they are written when the database works again
             for digest, entry in batch:
                 self._dirty.setdefault(digest, entry)

@@ -177,7 +177,10 @@ class Wire:
                 found += self._read()
             if ready & select.POLLOUT:
                 piece = piece[self.socket.send(piece, socket.MSG_DONTWAIT) :] or next(writes, None)
-        self.expectNothing()
+        if self._received or self._ready(select.POLLIN, 0):
+            more = self._received or self.socket.recv(65536, socket.MSG_PEEK)
+            if more:  # else it is the end, after all the replies
+                raise NotAReply(f"more than the replies: {more!r}")
         if len(found) != count:
             raise NotAReply(f"{len(found)} replies for {count} requests, the last are {found[count - 3 :]}")
         return found
@@ -204,7 +207,7 @@ class Wire:
         """
         if self._received or self._ready(select.POLLIN, seconds):
             more = self._received or self.socket.recv(65536)
-            raise NotAReply(f"more than the replies: {more!r}" if more else "the server hung up")
+            raise NotAReply(f"more than the replies: {more!r}") if more else Closed("the server hung up")
 
     def expectEnd(self):
         """
