@@ -86,7 +86,8 @@ def _template(tail):
     when the tail is more than the rest of one request, or repeats an attribute of the head.
     """
     attributes = _attributes(tail)
-    if tail.find("\n\n") != len(tail) - 2 or not attributes.keys().isdisjoint(_HEAD):
+    # What comes before it has ended with a newline: one more ends the request.
+    if ("\n" + tail).find("\n\n") != len(tail) - 1 or not attributes.keys().isdisjoint(_HEAD):
         return None
     if len(_tails) >= _TAILS:
         _tails.clear()

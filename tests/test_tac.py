@@ -26,6 +26,7 @@ def load(tmp_path, monkeypatch):
 
     def load(text, tac=TAC):
         (tmp_path / "ppolicy.conf").write_text(text, encoding="utf-8")
+        (tmp_path / "ppolicy.conf").chmod(0o644)  # whatever the umask
         monkeypatch.setenv("PPOLICY_CONF", str(tmp_path / "ppolicy.conf"))
         return runpy.run_path(str(tac))["application"]
 

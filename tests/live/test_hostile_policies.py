@@ -148,6 +148,7 @@ class Evils:
             # The same connection, and the cache, are as good as before.
             assert wire.ask(request()) == "dunno good"
             assert wire.ask(request(where="cached")) == self.cached
+            assert wire.ask(request(where="collect")) == "dunno collected"
         assert least <= seconds < most, f"answered after {seconds:.2f} s"
         self.server.waitForLog(instance, 2, start)
         time.sleep(0.05)
@@ -312,6 +313,7 @@ def test_waits(evils):
 
     with evils.observed(0.5), ThreadPoolExecutor(len(WAITS)) as pool:
         results = list(pool.map(ask, range(len(WAITS))))
+    assert evils.ask(where="collect") == "dunno collected"
     time.sleep(0.1)
     log = "".join(evils.server.output[start:])
     for case, (action, seconds) in enumerate(results):
@@ -431,6 +433,7 @@ def test_threadWaits(threadEvils):
 
     with threadEvils.observed(1), ThreadPoolExecutor(len(cases)) as pool:
         results = list(pool.map(ask, range(len(cases))))
+    assert threadEvils.ask(where="collect") == "dunno collected"
     time.sleep(0.1)
     log = "".join(threadEvils.server.output[start:])
     for case, (action, seconds) in enumerate(results):
