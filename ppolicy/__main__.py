@@ -76,6 +76,7 @@ def run(path):
     from ppolicy import service
 
     configuration = config.load(config.find(path))
+    sys.stdout.reconfigure(errors="backslashreplace")  # no log line is lost for the want of a letter
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
     application = service.makeApplication(configuration)
     IService(application).privilegedStartService()

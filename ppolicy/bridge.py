@@ -231,9 +231,11 @@ class Bridge:
                 except Exception:  # noqa: BLE001 - nobody above but the reactor
                     self.log.failure("after work in a greenlet")
 
-    def run(self, function, *arguments, timeout=30.0):
+    def run(self, function, *arguments, timeout=30.0, request=None):
         """
         Run a function that may wait() and get its result as a Deferred. Callable in the reactor's thread.
+
+        @param request: what C{currentRequest()} gives while it runs.
         """
         result = Deferred()
 
@@ -246,9 +248,9 @@ class Bridge:
                 result.callback(value)
 
         if isinstance(getcurrent(), _Worker):  # only the reactor's greenlet may start work
-            self.reactor.callLater(0, self.start, work, None, timeout)
+            self.reactor.callLater(0, self.start, work, request, timeout)
         else:
-            self.start(work, None, timeout)
+            self.start(work, request, timeout)
         return result
 
     def sweep(self):
@@ -313,6 +315,33 @@ def currentRequest():
     """
     worker = getcurrent()
     return worker.request if type(worker) is _Worker else getattr(_thread, "request", None)
+
+
+def awaitHere(coroutine):
+    """
+    Run a coroutine to its end in the calling greenlet, which waits for each Deferred that it awaits.
+
+    @return: what the coroutine returns.
+    """
+    error = None
+    while True:
+        try:
+            awaited = coroutine.send(None) if error is None else coroutine.throw(error)
+        except StopIteration as end:
+            return end.value
+        # The coroutine takes the result from the Deferred itself; here only its time is waited for.
+        fired, error = Deferred(), None
+        awaited.addBoth(_passOn, fired)
+        try:
+            wait(fired)
+        except BaseException as problem:  # noqa: BLE001 - it is thrown into the coroutine
+            error = problem
+
+
+def _passOn(result, fired):
+    if not fired.called:
+        fired.callback(None)
+    return result
 
 
 def timeLeft():
@@ -453,12 +482,12 @@ def inReactor(method):
 
 
 def _callFromThread(function):
-    bridge, deadline = _thread.bridge, _thread.deadline
+    bridge, deadline, request = _thread.bridge, _thread.deadline, _thread.request
     answer: queue.SimpleQueue = queue.SimpleQueue()
 
     def begin():
         left = max(0.0, deadline - bridge.reactor.seconds())
-        bridge.run(function, timeout=left).addBoth(answer.put)
+        bridge.run(function, timeout=left, request=request).addBoth(answer.put)
 
     bridge.reactor.callFromThread(begin)
     try:

@@ -6,10 +6,9 @@ import functools
 import inspect
 import sqlite3
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ppolicy.bridge import Gate, inReactor, wait
+from ppolicy.bridge import Gate, awaitHere, inReactor, wait
 from ppolicy.errors import CheckError, ConfigError, DeadlineExceeded, Mistake, Overload
 from ppolicy.logs import logFailure, prefix
 
@@ -17,6 +16,8 @@ log = Logger()
 
 # For how long Postfix may send a request again that it has sent before.
 _REPEAT = 300
+# How many checks of one request are remembered, for the log and in the request's attributes.
+_STEPS = 1000
 
 
 class _Slot:
@@ -91,7 +92,7 @@ class Generation:
                 check.dryRun = self.server.dryRun
                 check.factory = self
                 check.start()
-            except Exception as error:  # noqa: BLE001 - any exception refuses the start
+            except BaseException as error:  # noqa: BLE001 - any exception, SystemExit too, refuses the start
                 mistakes += self._refusals(spec, error)
             else:
                 self.slots[spec.name] = _Slot(spec, check)
@@ -211,6 +212,8 @@ class Factory:
             if not cached:
                 seconds = bridge.seconds() - begun
                 slot.seconds += seconds
+            if len(self.steps) >= _STEPS:  # a policy that asks for ever is nothing to remember
+                return code, info
             self.steps.append((name, code, seconds, cached, info))
             if slot.prefix is not None:
                 if slot.codeKey in data:
@@ -306,7 +309,7 @@ class Factory:
             watch.armed = True
             result = slot.ask(data, *args, **keywords)
             if slot.coroutine:
-                result = wait(Deferred.fromCoroutine(result))
+                result = awaitHere(result)
             watch.armed = False
         if (
             result.__class__ is tuple

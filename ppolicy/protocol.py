@@ -117,6 +117,8 @@ class PolicyProtocol(LineReceiver):
         self._carry = b""
         self._timer = None
         self._held = False
+        self._busy = False
+        self._full = False
         self._send = None
 
     def connectionMade(self):
@@ -131,6 +133,8 @@ class PolicyProtocol(LineReceiver):
             self._send = transport.socket.send
             # A request fits; the 64 KB that Twisted would have ready cost more to get than to fill.
             transport.bufferSize = RECEIVE_BUFFER
+        else:
+            transport.registerProducer(self, True)
         if self._overLimit:
             self._limitTime()
 
@@ -176,7 +180,8 @@ class PolicyProtocol(LineReceiver):
                 self.transport.pauseProducing()
         elif self._held:
             self._held = False
-            self.transport.resumeProducing()
+            if not self._full:
+                self.transport.resumeProducing()
 
     def _limitTime(self):
         self._timer = self._bridge.reactor.callLater(RECEIVE, self._tooSlow)
@@ -197,7 +202,7 @@ class PolicyProtocol(LineReceiver):
         self.log.warn(
             "a request on {port} has more than {limit} octets, closed", port=self._port, limit=MAX_REQUEST
         )
-        self.transport.loseConnection()
+        self.hangUp()
 
     def lineReceived(self, block):
         """
@@ -216,24 +221,50 @@ class PolicyProtocol(LineReceiver):
             server.overLimit += 1
             self.log.warn("more than {limit} connections (connLimit)", limit=server.generation.options.connLimit)
             self._write(server.generation.full)
-            self.transport.loseConnection()
+            self.hangUp()
             return
         if not data or data.get("request", "smtpd_access_policy") != "smtpd_access_policy":
             self.log.warn("no policy request, answered dunno: {begin!r}", begin=str(data)[:80])
             self._write(DUNNO)
             return
-        self.paused = True
+        self._busy = self.paused = True
         if self._bridge.start(self._serve, data, server.generation.timeout, self._proceed):
-            self.paused = False
+            self._busy = False
+            self.paused = self._full
 
     def _proceed(self):
         """
         The request that had to wait is answered; go on with what came in meanwhile.
         """
-        self.paused = False
-        if not self._lost:
+        self._busy = False
+        self.paused = self._full
+        if not self._lost and not self.paused:
             LineReceiver.dataReceived(self, b"")
             self._afterData()
+
+    def pauseProducing(self):
+        """
+        The client does not read its answers: it gets no more of them, and is not read either.
+        """
+        self._full = self.paused = True
+        self.transport.pauseProducing()
+
+    def resumeProducing(self):
+        """
+        It has read them.
+        """
+        self._full = False
+        if not self._held:
+            self.transport.resumeProducing()
+        if not self._busy:
+            self._proceed()
+
+    def hangUp(self):
+        """
+        Close, once what is written is sent.
+        """
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
     def _serve(self, data):
         """
@@ -288,9 +319,10 @@ class PolicyProtocol(LineReceiver):
                 taken = 0
             if taken == len(reply):
                 return
-            # The socket is full or broken: from now on the transport buffers, and finds out.
+            # The socket is full or broken: from now on the transport buffers up to a bound, and finds out.
             self._send = None
             reply = reply[taken:]
+            self.transport.registerProducer(self, True)
         self.transport.write(reply)
 
 

@@ -4,6 +4,7 @@ One line for each request: who asked, what the checks said and how long each too
 
 import json
 import re
+from math import isfinite
 
 _WORD = r"[!#-<>-\[\]-~]*"  # printable ASCII but for blank, quote, = and backslash
 _TEXT = r'"[ !#-\[\]-~]*"'
@@ -42,8 +43,11 @@ class KeyValueLog:
             *(get("sender", ""), get("recipient", ""), checks),
         )
         action = reply[7:-2].decode()
-        line = _line(*fields, f'"{action}"' if " " in action else action, seconds)
         # Nearly every line is plain as it stands; one look at the whole is what makes it cheap.
+        try:
+            line = _line(*fields, f'"{action}"' if " " in action else action, seconds)
+        except Exception:  # noqa: BLE001 - a policy may put anything into its request
+            line = ""
         if not _plainLine(line):
             line = _line(*map(quoted, fields), quoted(action), seconds)
         self._write(line)
@@ -70,13 +74,18 @@ class JsonLog:
         self._write(
             json.dumps(
                 {
-                    "instance": get("instance", ""),
-                    "queue_id": get("queue_id", ""),
-                    "client": get("client_address", ""),
-                    "sender": get("sender", ""),
-                    "recipient": get("recipient", ""),
+                    "instance": asText(get("instance", "")),
+                    "queue_id": asText(get("queue_id", "")),
+                    "client": asText(get("client_address", "")),
+                    "sender": asText(get("sender", "")),
+                    "recipient": asText(get("recipient", "")),
                     "checks": [
-                        {"name": name, "code": code, "ms": round(took * 1000, 1), "cached": cached}
+                        {
+                            "name": name,
+                            "code": code if isfinite(code) else str(code),
+                            "ms": round(took * 1000, 1),
+                            "cached": cached,
+                        }
                         for name, code, took, cached, _ in steps
                     ],
                     "action": reply[7:-2].decode(),
@@ -94,7 +103,7 @@ def quoted(value):
     """
     A value as it stands in a C{key=value} line.
     """
-    value = str(value)
+    value = asText(value)
     if _plain(value):
         return value
     text = value.replace("\\", "\\\\").replace('"', '\\"')
@@ -103,8 +112,18 @@ def quoted(value):
     return f'"{text}"'
 
 
+def asText(value):
+    """
+    What a policy has left in its request, as text, whatever it is.
+    """
+    try:
+        return value if isinstance(value, str) else str(value)
+    except Exception:  # noqa: BLE001 - an object of the site's own
+        return f"<{type(value).__name__}>"
+
+
 def _escape(one):
     number = ord(one)
     if 0xDC80 <= number <= 0xDCFF:  # an octet that was no UTF-8
         return f"\\x{number - 0xDC00:02x}"
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+    return f"\\x{number:02x}" if number < 0x80 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

@@ -306,7 +306,7 @@ class PPolicyService(Service):
             server.bridge.giveUp("the server is stopping")
             yield deferLater(self._reactor, 0.02)
         for connection in list(server.connections):
-            connection.transport.loseConnection()
+            connection.hangUp()
         if self._control is not None:
             yield maybeDeferred(self._control.stopListening)
         server.generation.stop()
