@@ -7,6 +7,7 @@ else, because an exception between two byte codes of our own would leave half-ma
 """
 
 import signal
+import sys
 import threading
 
 from twisted.logger import Logger
@@ -80,8 +81,30 @@ class Watchdog:
         if held > REPORT and self.blocked is None:
             self.blocked = self._place(frame)
         if held > INTERRUPT and self.armed:
+            if self._interrupted:
+                self._insist(frame)
             self._interrupted = True
             raise DeadlineExceeded(f"interrupted after holding the reactor for {held * 1000:.0f} ms")
+
+    def _insist(self, frame):
+        """
+        The code has caught an interrupt and goes on: have the next one raised again at the very line where it is
+        caught, which is outside of what that C{try} protects.
+        """
+        caught = set()
+
+        def trace(frame, event, argument):
+            if event == "exception":
+                caught.add(frame)
+            elif event == "line" and frame in caught:
+                raise DeadlineExceeded("interrupted, and again where it was caught")
+            return trace
+
+        sys.settrace(trace)
+        while frame is not None:
+            if not self._isOurs(frame.f_code.co_filename):
+                frame.f_trace = trace
+            frame = frame.f_back
 
     def _place(self, frame):
         """
@@ -97,6 +120,7 @@ class Watchdog:
         """
         Say in the log who held the reactor; called by the bridge when it has the reactor back.
         """
+        sys.settrace(None)
         function, filename, line = self.blocked
         self.blocked = None
         self.reports += 1
