@@ -18,7 +18,7 @@ class Base(Check):
     @ivar factory: gives C{getConfig(name)} and C{getDbConnection()}.
     """
 
-    PARAMS = {}
+    PARAMS: dict = {}
 
     def __init__(self, name, factory=None, *args, **keywords):
         super().__init__(name)

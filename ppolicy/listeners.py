@@ -163,15 +163,15 @@ def listen(reactor, wanted, factory):
             log.info("no IPv6 here, [{host}]:{port} is left out", host=wanted.host, port=wanted.port)
             return None
         reason = os.strerror(number) if number else str(problem)
-        raise ConfigError(f"ppolicyPort: cannot listen on {describe(wanted)}: {reason}") from problem
+        raise ConfigError(f"ppolicyPort: cannot listen on {describe(wanted)}: {reason}") from None
 
 
 def _listenEndpoint(reactor, wanted, factory):
     try:
         return serverFromString(reactor, wanted.description).listen(factory)
-    except Exception as problem:
+    except Exception as problem:  # noqa: BLE001 - an endpoint of anybody
         reason = "systemd has passed no such socket" if isinstance(problem, LookupError) else problem
-        raise ConfigError(f"ppolicyPort: cannot listen on {wanted.description}: {reason}") from problem
+        raise ConfigError(f"ppolicyPort: cannot listen on {wanted.description}: {reason}") from None
 
 
 def _listenUnix(reactor, wanted, factory):
@@ -179,13 +179,13 @@ def _listenUnix(reactor, wanted, factory):
     try:
         port = reactor.listenUNIX(str(wanted.path), factory, BACKLOG, mode=wanted.mode)
     except error.CannotListenError as problem:
-        raise ConfigError(f"ppolicyPort: cannot listen on {wanted.path}: {problem.socketError}") from problem
+        raise ConfigError(f"ppolicyPort: cannot listen on {wanted.path}: {problem.socketError}") from None
     if wanted.user != -1 or wanted.group != -1:
         try:
             os.chown(wanted.path, wanted.user, wanted.group)
         except OSError as problem:
             port.stopListening()
-            raise ConfigError(f"ppolicyPort: {wanted.path}: {problem.strerror}") from problem
+            raise ConfigError(f"ppolicyPort: {wanted.path}: {problem.strerror}") from None
     return port
 
 
@@ -199,7 +199,7 @@ def removeStale(path):
     except FileNotFoundError:
         return
     except OSError as problem:
-        raise ConfigError(f"ppolicyPort: {path}: {problem.strerror}") from problem
+        raise ConfigError(f"ppolicyPort: {path}: {problem.strerror}") from None
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
@@ -207,7 +207,7 @@ def removeStale(path):
         except ConnectionRefusedError:
             Path(path).unlink(missing_ok=True)
         except OSError as problem:
-            raise ConfigError(f"ppolicyPort: {path} is in use: {problem.strerror}") from problem
+            raise ConfigError(f"ppolicyPort: {path} is in use: {problem.strerror}") from None
         else:
             raise ConfigError(f"ppolicyPort: {path} is in use by a running server")
 

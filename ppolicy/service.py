@@ -128,7 +128,7 @@ class PPolicyService(Service):
     The whole server as a Twisted service. Nothing is opened before C{privilegedStartService}.
     """
 
-    name = "ppolicy"
+    name = "ppolicy"  # type: ignore[assignment]
     log = Logger()
 
     def __init__(self, configuration, reactor=None):
@@ -164,7 +164,7 @@ class PPolicyService(Service):
         try:
             self._startAll()
         except OSError as error:
-            raise ConfigError(str(error)) from error
+            raise ConfigError(str(error)) from None
         super().startService()
         self._reactor.callWhenRunning(self._takeSignals)
 

@@ -126,7 +126,7 @@ def test_reloadDelaysNoAnswer(makeServer):
             asked.append(time.monotonic() - begin)
             assert len(asked) < 200_000
     assert len(asked) > 100
-    assert max(asked) < 0.5
+    assert max(asked) < 1
 
 
 def test_reloadPorts(makeServer):
