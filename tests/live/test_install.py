@@ -446,7 +446,13 @@ def test_shares(forms):
             name.partition(".data/data/")[2]: archive.read(name) for name in archive.namelist() if ".data/" in name
         }
         folders = {name.split("/")[0] for name in archive.namelist()}
-    files = ["ppolicy.conf", "ppolicy.tac", "MODULES", "docs/options", *(name for name in tracked() if name.startswith("sql/"))]
+    files = [
+        "ppolicy.conf",
+        "ppolicy.tac",
+        "MODULES",
+        "docs/options",
+        *(name for name in tracked() if name.startswith("sql/")),
+    ]
     assert shared == {f"share/ppolicy/{name}": (ROOT / name).read_bytes() for name in files}
     assert "share/ppolicy/sql/sqlite.sql" in shared
     assert {name for name in folders if not name.startswith("ppolicy-")} == {"ppolicy"}
