@@ -329,19 +329,28 @@ def awaitHere(coroutine):
             awaited = coroutine.send(None) if error is None else coroutine.throw(error)
         except StopIteration as end:
             return end.value
-        # The coroutine takes the result from the Deferred itself; here only its time is waited for.
-        fired, error = Deferred(), None
-        awaited.addBoth(_passOn, fired)
+        error = None
         try:
-            wait(fired)
+            wait(_fired(awaited))
         except BaseException as problem:  # noqa: BLE001 - it is thrown into the coroutine
             error = problem
 
 
-def _passOn(result, fired):
-    if not fired.called:
-        fired.callback(None)
-    return result
+def _fired(awaited):
+    """
+    A Deferred that fires with None when the awaited one has its result, which stays there for who awaits it.
+    """
+    if not isinstance(awaited, Deferred):
+        raise TypeError(f"check() can await Deferreds only, not {type(awaited).__name__}")
+    fired = Deferred(lambda _: awaited.addErrback(lambda _: None).cancel())
+
+    def tell(result):
+        if not fired.called:
+            fired.callback(None)
+        return result
+
+    awaited.addBoth(tell)
+    return fired
 
 
 def timeLeft():

@@ -37,7 +37,12 @@ def prefix():
     The instance of the request that the running code works on, for the begin of a line; '' outside of any.
     """
     request = currentRequest()
-    return f"{escaped(request.get('instance', ''))}: " if request else ""
+    if not request:
+        return ""
+    try:
+        return f"{escaped(str(request.get('instance', '')))}: "
+    except Exception:  # noqa: BLE001 - a policy may put anything into its request
+        return "?: "
 
 
 def logFailure(log, what):

@@ -307,10 +307,12 @@ class Factory:
             )
         else:
             watch.armed = True
-            result = slot.ask(data, *args, **keywords)
-            if slot.coroutine:
-                result = awaitHere(result)
-            watch.armed = False
+            try:
+                result = slot.ask(data, *args, **keywords)
+                if slot.coroutine:
+                    result = awaitHere(result)
+            finally:
+                watch.armed = False
         if (
             result.__class__ is tuple
             and 2 <= len(result) <= 3
