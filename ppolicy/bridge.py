@@ -382,23 +382,28 @@ def _wait(deferreds, timeout, partial=False):
     worker = getcurrent()
     if type(worker) is not _Worker:
         return _waitInThread(deferreds, timeout, partial)
-    pending = _Pending(worker, len(deferreds))
-    if partial:
-        pending.results = [_LATE] * len(deferreds)
-    for index, deferred in enumerate(deferreds):
-        deferred.addBoth(pending.fired, index)
-    if pending.left:
-        try:
-            _park(worker, pending, timeout)
-        except BaseException as error:
-            pending.worker = None
-            for deferred in deferreds:
-                deferred.addErrback(lambda _: None)
-                deferred.cancel()
-            if not (partial and type(error) is TimeoutError):
-                raise
-    pending.worker = None
-    return [_late() if result is _LATE else result for result in pending.results]
+    watch = worker.bridge.watch
+    armed, watch.armed = watch.armed, False
+    try:
+        pending = _Pending(worker, len(deferreds))
+        if partial:
+            pending.results = [_LATE] * len(deferreds)
+        for index, deferred in enumerate(deferreds):
+            deferred.addBoth(pending.fired, index)
+        if pending.left:
+            try:
+                _park(worker, pending, timeout)
+            except BaseException as error:
+                pending.worker = None
+                for deferred in deferreds:
+                    deferred.addErrback(lambda _: None)
+                    deferred.cancel()
+                if not (partial and type(error) is TimeoutError):
+                    raise
+        pending.worker = None
+        return [_late() if result is _LATE else result for result in pending.results]
+    finally:
+        watch.armed = armed
 
 
 def _park(worker, pending, timeout):

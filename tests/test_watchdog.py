@@ -56,8 +56,30 @@ class WatchdogTests(SynchronousTestCase):
         """
         self.watch.since = self.clock.seconds()
         self.watch.armed = True
+        self.watch._isOurs = lambda name: True  # no frame of this test is to be interrupted where it catches
+        self.addCleanup(sys.settrace, None)
         self.assertRaises(DeadlineExceeded, self.tick, 2.1)
         self.assertRaises(DeadlineExceeded, self.tick, 0.05)
+
+    def test_caught(self):
+        """
+        Code that catches every interrupt is interrupted again where it caught it.
+        """
+        self.addCleanup(sys.settrace, None)
+        self.watch._isOurs = lambda name: name != __file__
+        self.watch.since = self.clock.seconds()
+        self.watch.armed = True
+        caught = []
+
+        def stubborn():
+            while len(caught) < 10:
+                try:
+                    self.tick(2.1)
+                except DeadlineExceeded as error:
+                    caught.append(error)
+
+        self.assertRaises(DeadlineExceeded, stubborn)
+        self.assertLess(len(caught), 3)
 
     def test_notArmed(self):
         """
