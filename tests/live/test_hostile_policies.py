@@ -356,6 +356,7 @@ def test_stuckThreads():
         assert (action, seconds < GRACE) == ("dunno thread said 0", True)
         assert evils.ask(where="cached") == evils.cached
         for number in range(11):
+            evils.server.waitForLog(f"stuck.{number}.end")
             assert evils.server.log().count(f"stuck.{number}.end") == 1
         assert evils.statusWorked()
         begin = time.monotonic()
@@ -491,7 +492,7 @@ def test_cacheIsIntact(evils):
     after = evils.status()["modules"]["cached"]
     assert after["asked"] - before["asked"] == 13
     assert after["fromCache"] - before["fromCache"] == 13
-    assert after["failed"] == 0
+    assert after["failed"] == before["failed"]
 
 
 def test_recursionThroughChecks(evils):
