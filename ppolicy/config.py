@@ -22,6 +22,7 @@ from ppolicy.options import IGNORED, Options
 from ppolicy.parameter import described, didYouMean, shown, toMistakes
 from ppolicy.registry import Registry, explained, isCheck
 from ppolicy.reply import ReplyEncoder, isPermanent
+from ppolicy.target import parse, unused
 
 MODULE_NAME = "ppolicy_conf"
 
@@ -225,11 +226,8 @@ class _Reading:
                 self.warning(f"{name} is ignored: {why}", line(name))
         if options.cacheEngine == "memcache":
             self.warning("cacheEngine 'memcache' is not there yet: the local cache is used", line("cacheEngine"))
-        if _isMySQL(options.database):
-            self.warning(
-                "database: MySQL and MariaDB are not there yet, state is kept in the embedded SQLite",
-                line("database"),
-            )
+        for key in unused(options.database):
+            self.warning(f"database: {key} is ignored: connections are made as they are needed", line("database"))
         if options.group is not None and options.user is None:
             self.warning("group has no effect without user", line("group"))
         return options
@@ -441,28 +439,13 @@ def _checkRestrictionClass(name):
         raise ValueError(f"{shown(name)} is no name of a restriction class")
 
 
-def _isMySQL(database):
-    return isinstance(database, dict) or bool(re.match("(mysql|mariadb)[+:]", database or ""))
-
-
 def _checkDatabase(database, folder, stateDir):
-    """
-    Says nothing of a URL but its scheme: there may be a password in it.
-    """
-    if _isMySQL(database):
-        return
-    example = "a file such as sqlite:////var/lib/ppolicy/ppolicy.sqlite"
-    scheme = re.match("([a-z0-9+]+)://", database)
-    if not scheme:
-        raise ValueError(f"must be a URL, for {example}")
-    if scheme[1] != "sqlite":
-        raise ValueError(f"{scheme[1]} is not supported, use {example}")
-    name = database.removeprefix("sqlite:///")
-    if name in (database, "", ":memory:"):
-        raise ValueError(f"must name {example}")
-    path = folder / name
-    if path.parent != stateDir:  # that one will be made
-        _checkFile(path)
+    target = parse(database, folder)
+    if target.path is None:
+        if importlib.util.find_spec("pymysql") is None:
+            raise ValueError("MySQL and MariaDB need the Python package PyMySQL, which is not installed")
+    elif target.path.parent != stateDir:  # that one will be made
+        _checkFile(target.path)
 
 
 _DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

@@ -1,251 +1,421 @@
 """
-The embedded database: one SQLite file, one thread that writes it, many operations in one transaction.
+What all databases have in common: threads with one connection each, queues before them, and many operations in
+one transaction.
 
-Callers submit operations and get Deferreds; the thread takes whatever has queued up, runs it in one transaction
-and answers after the commit (group commit). An operation that fails alone fails alone. When the file cannot be
-opened or written, operations fail with L{BackendError} and the next attempt is made after L{RETRY} seconds.
+Callers submit operations and get Deferreds. A thread takes whatever has queued up, has it committed and answers
+after the commit (group commit). An operation that fails alone fails alone. When the database itself fails, all
+that waits fails with L{BackendError} at once, and so does what comes, until a probe finds it well again: nobody
+waits for a database that is known to be away.
 """
 
-import os
 import queue
+import random
 import signal
-import sqlite3
 import threading
-from pathlib import Path
-from time import monotonic
+from collections import deque
+from time import monotonic, sleep
+from typing import Any
 
-from sqlalchemy.dialects.sqlite import dialect as sqliteDialect
-from sqlalchemy.schema import CreateIndex, CreateTable
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ppolicy.errors import BackendError
+from ppolicy.schema import prepare
 
+# Seconds between two probes of a database that failed.
 RETRY = 2.0
+# Seconds that an operation may take, waiting included; and reading, or changing, a whole table.
+_PATIENCE = 5.0
+LONG = 600.0
+_SWEEP = 0.5
+# How many operations may wait in a lane.
 QUEUE = 20_000
 _BATCH = 1000
-_BUSY = 1.0
+# How often an operation that met a deadlock is tried.
+_TRIES = 4
+_JITTER = 0.01
 
-DIALECT = sqliteDialect(paramstyle="qmark")
+# What an error means: the operation is to blame; another one was in the way, it may be tried again; a table is
+# missing; the database is of no use at present.
+ALONE, AGAIN, MISSING, LOST = "alone", "again", "missing", "lost"
 
 
-class Compiled:
+class Database:
     """
-    A SQLAlchemy statement made text once, with C{?} marks, for all its executions.
+    A database as checks and the state store see it. Subclasses know one kind of server each.
 
-    @ivar names: of its parameters, in the order of the marks.
+    @ivar readOnly: nothing is created or written, for dry runs.
+    @ivar refused: {table name: why it cannot be used}.
+    @cvar shared: may other hosts write to it as well?
+    @cvar grouped: may operations of several callers share a transaction?
+    @cvar Error: the root of the driver's errors.
+    @cvar dialect: of SQLAlchemy.
     """
 
-    def __init__(self, statement):
-        result = statement.compile(dialect=DIALECT)
-        self.text = str(result)
-        self.names = tuple(result.positiontup)
-        self._constants = result.params
+    shared = False
+    grouped = True
+    Error: type[Exception]
+    dialect: Any = None
+    log = Logger()
 
-    def __call__(self, connection, **values):
+    def __init__(self, reactor, readOnly=False):
+        self.reactor = reactor
+        self.readOnly = readOnly
+        self.refused = {}
+        self._tables = {}
+        self._write = Lane(self, "write", _PATIENCE)
+        self._read = Lane(self, "read", _PATIENCE)
+        self._load = Lane(self, "load", LONG)
+        self.lanes = (self._write, self._read, self._load)
+
+    def start(self):
         """
-        Execute it; returns the cursor.
+        Open the database, in a thread; requests need not wait for it.
         """
-        return connection.execute(self.text, [values.get(name, self._constants[name]) for name in self.names])
+        self._write.start()
 
-
-class ManyRows:
-    """
-    An insert statement made for many rows at once. One step of SQLite takes them all without the interpreter;
-    row by row the writing thread and the reactor would take it from each other each time.
-
-    @param columns: the names of the columns, in the order of a row.
-    """
-
-    EXACT = 64
-    LARGEST = 512
-
-    def __init__(self, single, columns):
-        assert single.names == tuple(columns), single.names
-        self._marks = f"({', '.join('?' * len(columns))})"
-        self._before, _, self._after = single.text.partition(f"VALUES {self._marks}")
-        self._texts = {}
-
-    def __call__(self, connection, rows):
+    def stop(self):
         """
-        Insert rows, tuples of their values: up to 64 in one statement, more in few.
+        Finish what is queued, then close. The Deferred fires when that is done.
         """
-        start = 0
-        while start < len(rows):
-            size = len(rows) - start
-            if size > self.EXACT:  # few different statements, so that SQLite keeps them prepared
-                size = min(self.LARGEST, 1 << (size.bit_length() - 1))
-            values = [value for row in rows[start : start + size] for value in row]
-            connection.execute(self._text(size), values)
-            start += size
+        return DeferredList([lane.stop() for lane in self.lanes]).addCallback(lambda _: None)
 
-    def _text(self, size):
-        text = self._texts.get(size)
-        if text is None:
-            text = f"{self._before}VALUES {', '.join([self._marks] * size)}{self._after}"
-            self._texts[size] = text
-        return text
+    @property
+    def problem(self):
+        """
+        Why the database cannot be used at present, else None.
+        """
+        return next((lane.problem for lane in self.lanes if lane.problem is not None), None)
+
+    @property
+    def waiting(self):
+        """
+        How many operations have no answer yet.
+        """
+        return sum(lane.waiting for lane in self.lanes)
+
+    def create(self, table):
+        """
+        Have a SQLAlchemy table created or upgraded now, and looked after whenever the database is opened anew.
+        """
+        self._tables[table.name] = table
+        self._write.submit(lambda connection: self._prepareOne(connection, table)).addErrback(lambda _: None)
+
+    def submit(self, operation, single=False):
+        """
+        Call C{operation(connection)} in a thread, in a transaction that may hold others.
+
+        @param operation: it uses C{connection.execute(text, values)}, which gives a cursor.
+        @param single: True when it is a single statement, which needs no transaction around it when alone.
+        @return: a Deferred of what it returns, after the commit; it fails with L{BackendError}.
+        """
+        return self._write.submit(operation, single)
+
+    def read(self, operation, single=True):
+        """
+        The same for a single short look-up, which need not queue behind what is written.
+        """
+        return self._read.submit(operation, single)
+
+    def load(self, operation):
+        """
+        The same for reading a whole table, C{connection.stream(text, values)}, which may take its time.
+        """
+        return self._load.submit(operation, True)
+
+    def prepare(self, connection):
+        """
+        Create or upgrade all tables, in a thread.
+        """
+        for table in list(self._tables.values()):
+            self._prepareOne(connection, table)
+
+    def _prepareOne(self, connection, table):
+        try:
+            prepare(self, connection, table)
+        except BackendError as error:
+            if self.refused.get(table.name) != str(error):
+                self.reactor.callFromThread(self.log.error, "{error}", error=str(error))
+            self.refused[table.name] = str(error)
+        else:
+            self.refused.pop(table.name, None)
+
+    # What a kind of database implements; called in a lane's thread.
+
+    def connect(self, role):
+        """
+        A new connection for the lane 'write', 'read' or 'load'.
+        """
+        raise NotImplementedError
+
+    def dbapi(self):
+        """
+        A new connection as the driver makes it, for modules written for 2.7.
+        """
+        raise NotImplementedError
+
+    def begin(self, connection):
+        raise NotImplementedError
+
+    def commit(self, connection):
+        raise NotImplementedError
+
+    def rollback(self, connection):
+        raise NotImplementedError
+
+    def probe(self, connection):
+        """
+        Raise an error when the database is not well.
+        """
+        raise NotImplementedError
+
+    def meaning(self, error):
+        """
+        What an error means: ALONE, AGAIN, MISSING or LOST.
+        """
+        raise NotImplementedError
+
+    def explained(self, error):
+        """
+        An error as a sentence, without anything secret.
+        """
+        raise NotImplementedError
+
+    def retryAfter(self, error):
+        """
+        Seconds until the next probe.
+        """
+        return RETRY
+
+    def isAbsent(self, error):
+        """
+        Is nothing wrong but that nothing was created yet, where we may not do that ourselves?
+        """
+        return False
+
+    def forbidden(self, error):
+        """
+        Is the user not allowed to create or change a table?
+        """
+        return False
+
+    def columns(self, connection, table):
+        """
+        The names of a table's columns, None when there is no such table.
+        """
+        raise NotImplementedError
 
 
-def ddl(table):
+class Lane:
     """
-    The statements that create a table and its indexes where they are missing.
-    """
-    return [
-        str(CreateTable(table, if_not_exists=True).compile(dialect=DIALECT)).strip(),
-        *(str(CreateIndex(index, if_not_exists=True).compile(dialect=DIALECT)) for index in table.indexes),
-    ]
+    A thread with its connection, its queue and its breaker.
 
-
-class SQLite:
-    """
-    @param path: the database file.
-    @param readOnly: open what is there for reading, and create or write nothing.
-    @ivar problem: why the database cannot be used at present, else None.
+    @ivar problem: why the last transaction failed, until one succeeds.
+    @ivar broken: True while the breaker is open: operations fail at once.
     """
 
     log = Logger()
 
-    def __init__(self, reactor, path, readOnly=False):
-        self.path = Path(path)
-        self.readOnly = readOnly
+    def __init__(self, database, role, patience):
+        self.role = role
+        self._patience = patience
         self.problem = None
+        self.broken = False
         self.waiting = 0
-        self._reactor = reactor
+        self._database = database
+        self._reactor = database.reactor
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._thread = None
         self._connection = None
-        self._nextTry = 0.0
-        self._tables = []
+        self._nextProbe = 0.0
+        self._absent = False
+        self._pending = deque()
+        self._sweeping = None
 
     def start(self):
-        self._thread = threading.Thread(target=self._work, name="ppolicy database", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"ppolicy database {self.role}", daemon=True)
         self._thread.start()
 
     def stop(self):
-        """
-        Finish what is queued, then close. The Deferred fires when the file is closed.
-        """
         done = Deferred()
-        self._queue.put((None, done, False))
+        if self._thread is None:
+            done.callback(None)
+        else:
+            self._queue.put((None, done, False))
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
         return done
 
-    def create(self, table):
-        """
-        Have a SQLAlchemy table created now, and whenever the database is opened anew.
-        """
-        self._tables.append(table)
-        if not self.readOnly:
-            self.submit(lambda connection: _create(connection, table)).addErrback(lambda _: None)
-
     def submit(self, operation, single=False):
-        """
-        Call C{operation(connection)} in the database's thread, in a transaction with others.
-
-        @param single: True when it is a single statement, which needs no transaction around it when alone.
-        @return: a Deferred of what it returns, after the commit; it fails with L{BackendError}.
-        """
+        if self.broken:
+            return fail(BackendError(f"{self._database}: {self.problem}", self._absent))
         if self.waiting >= QUEUE:
-            return fail(BackendError(f"{self.path}: {QUEUE} operations are waiting already"))
+            return fail(BackendError(f"{self._database}: {QUEUE} operations are waiting already"))
+        if self._thread is None:
+            self.start()
         self.waiting += 1
         done = Deferred(lambda _: None)
+        self._pending.append((self._reactor.seconds() + self._patience, done))
+        if self._sweeping is None:
+            self._sweeping = self._reactor.callLater(_SWEEP, self._sweep)
         self._queue.put((operation, done, single))
         return done
 
-    # All below runs in the database's thread.
+    def _sweep(self):
+        """
+        Nobody waits for ever, whatever the thread hangs in; one look now and then costs less than a timer each.
+        """
+        pending, now = self._pending, self._reactor.seconds()
+        while pending and (pending[0][1].called or pending[0][0] <= now):
+            _, done = pending.popleft()
+            if not done.called:
+                done.errback(Failure(BackendError(f"{self._database}: no answer within {self._patience:g} s")))
+        self._sweeping = self._reactor.callLater(_SWEEP, self._sweep) if pending else None
+
+    # All below runs in the thread.
 
     def _work(self):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        self._probe()
         while True:
-            batch = [self._queue.get()]
+            try:
+                batch = [self._queue.get(timeout=max(0.0, self._nextProbe - monotonic()) if self.broken else None)]
+            except queue.Empty:
+                self._probe()
+                continue
             while len(batch) < _BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
             last = next((done for operation, done, _ in batch if operation is None), None)
-            results = self._transaction([one for one in batch if one[0] is not None])
+            results = self._run([one for one in batch if one[0] is not None])
             if results:
                 self._reactor.callFromThread(self._deliver, results)
             if last is not None:
-                if self._connection is not None:
-                    self._connection.close()
+                self._close()
                 self._reactor.callFromThread(last.callback, None)
                 return
 
-    def _transaction(self, batch):
-        if not batch:
-            return []
-        try:
-            connection = self._open()
-            alone = len(batch) == 1 and batch[0][2]
-            if not alone:
-                connection.execute("BEGIN" if self.readOnly else "BEGIN IMMEDIATE")
-            results = [(done, self._attempt(connection, operation)) for operation, done, _ in batch]
-            if not alone:
-                connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._failed(error)
-            failure = Failure(BackendError(f"{self.path}: {error}"))
-            return [(done, failure) for _, done, _ in batch]
+    def _run(self, batch):
+        """
+        @return: (Deferred, result) of each operation of a batch.
+        """
+        results = []
+        for part in [batch] if self._database.grouped and batch else [[one] for one in batch]:
+            if self.broken:  # they came before it broke, or the part before has found that out
+                failure = Failure(BackendError(f"{self._database}: {self.problem}", self._absent))
+                results += [(done, failure) for _, done, _ in part]
+            else:
+                results += self._transaction(part)
+        return results
+
+    def _transaction(self, part):
+        database = self._database
+        alone = len(part) == 1 and part[0][2]
+        for tries in range(1, _TRIES + 1):
+            try:
+                if self._connection is None:
+                    self._open()
+                connection = self._connection
+                if not alone:
+                    database.begin(connection)
+                results = [(done, self._attempt(connection, operation)) for operation, done, _ in part]
+                if not alone:
+                    if len(part) == 1 and isinstance(results[0][1], Failure):
+                        database.rollback(connection)
+                    else:
+                        database.commit(connection)
+            except (database.Error, OSError) as error:
+                meaning = database.meaning(error)
+                if meaning == LOST or tries == _TRIES or not self._mend(meaning):
+                    self._failed(error, meaning)
+                    absent = self._absent or meaning == MISSING
+                    failure = Failure(BackendError(f"{database}: {database.explained(error)}", absent))
+                    return [(done, failure) for _, done, _ in part]
+            else:
+                break
         if self.problem is not None:
             self.problem = None
-            self._reactor.callFromThread(self.log.info, "{path}: works again", path=self.path)
+            self._reactor.callFromThread(self.log.info, "{database}: works again", database=str(database))
         return results
 
     def _attempt(self, connection, operation):
+        database = self._database
         try:
             return operation(connection)
-        except sqlite3.OperationalError:
-            raise  # the disk is full, the file is damaged or locked: nothing in this batch will do better
-        except (sqlite3.Error, ValueError, OverflowError) as error:
-            return Failure(BackendError(f"{self.path}: {error}"))
+        except database.Error as error:
+            if database.meaning(error) != ALONE:
+                raise
+            return Failure(BackendError(f"{database}: {database.explained(error)}"))
+        except BackendError:
+            return Failure()
+        except (ValueError, OverflowError) as error:
+            return Failure(BackendError(f"{database}: {error}"))
+
+    def _mend(self, meaning):
+        """
+        Can the transaction be tried again? A deadlock's other side needs a moment to finish.
+        """
+        try:
+            self._database.rollback(self._connection)
+            if meaning == MISSING and not self._database.readOnly:
+                self._database.prepare(self._connection)
+        except (self._database.Error, OSError):
+            return False
+        if meaning == AGAIN:
+            sleep(random.uniform(0.2, 1) * _JITTER)  # noqa: S311 - nobody gains by guessing it
+        return not (meaning == MISSING and self._database.readOnly)
 
     def _open(self):
-        if self._connection is not None:
-            return self._connection
-        if monotonic() < self._nextTry:
-            raise sqlite3.OperationalError(self.problem or "not open")
-        if not self.readOnly:
-            self._createFile()
-        target = f"file:{_quoted(self.path)}?mode={'ro' if self.readOnly else 'rwc'}"
-        connection = sqlite3.connect(target, uri=True, timeout=_BUSY, isolation_level=None, cached_statements=256)
+        connection = self._database.connect(self.role)
         try:
-            if not self.readOnly:
-                connection.execute("PRAGMA journal_mode=WAL")
-                # In WAL mode NORMAL survives the death of the process; a power cut may lose the last commits.
-                connection.execute("PRAGMA synchronous=NORMAL")
-                for table in self._tables:
-                    _create(connection, table)
-            connection.execute("SELECT count(*) FROM sqlite_master")
-        except sqlite3.Error:
+            if self.role == "write" and not self._database.readOnly:
+                self._database.prepare(connection)
+        except BaseException:
             connection.close()
             raise
         self._connection = connection
-        return connection
 
-    def _createFile(self):
-        """
-        It holds mail addresses: not for everybody's eyes. SQLite gives its other files the same mode.
-        """
+    def _probe(self):
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
-        except OSError as error:
-            raise sqlite3.OperationalError(f"cannot be opened: {error.strerror}") from error
+            if self._connection is None:
+                self._open()
+            self._database.probe(self._connection)
+        except (self._database.Error, OSError) as error:
+            self._failed(error, LOST)
+        else:
+            # What failed may have been writing, which only the next transaction can tell.
+            self.broken = False
 
-    def _failed(self, error):
-        if self._connection is not None:
+    def _failed(self, error, meaning):
+        database = self._database
+        if meaning != LOST:
+            self._rollBack()
+            return
+        self._close()
+        problem = database.explained(error)
+        self._nextProbe = monotonic() + database.retryAfter(error)
+        self._absent = database.isAbsent(error)
+        if self.problem != problem and not self._absent:
+            self._reactor.callFromThread(
+                self.log.error, "{database}: {problem}", database=str(database), problem=problem
+            )
+        self.problem = problem
+        self.broken = True
+
+    def _rollBack(self):
+        try:
+            self._database.rollback(self._connection)
+        except (self._database.Error, OSError):
+            self._close()
+
+    def _close(self):
+        connection, self._connection = self._connection, None
+        if connection is not None:
             try:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-            except sqlite3.Error:
-                pass  # the connection is given up in any case
-            self._connection.close()
-            self._connection = None
-            self._nextTry = 0.0 if "locked" in str(error) else monotonic() + RETRY
-        elif monotonic() >= self._nextTry:
-            self._nextTry = monotonic() + RETRY
-        if self.problem is None:
-            self._reactor.callFromThread(self.log.error, "{path}: {error}", path=self.path, error=str(error))
-        self.problem = str(error)
+                connection.close()
+            except (self._database.Error, OSError):
+                pass  # it is given up in any case
 
     # In the reactor's thread again.
 
@@ -254,12 +424,3 @@ class SQLite:
         for done, result in results:
             if not done.called:
                 done.callback(result)
-
-
-def _create(connection, table):
-    for statement in ddl(table):
-        connection.execute(statement)
-
-
-def _quoted(path):
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

@@ -71,7 +71,13 @@ class Overload(PPolicyError):
 class BackendError(PPolicyError):
     """
     A database, directory or other service did not do what it was asked; the message says why.
+
+    @ivar nothingThere: is all that is wrong that there is no such table or file?
     """
+
+    def __init__(self, sentence, nothingThere=False):
+        super().__init__(sentence)
+        self.nothingThere = nothingThere
 
 
 class DeadlineExceeded(BaseException):

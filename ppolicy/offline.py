@@ -5,12 +5,11 @@ What the command does without a running server: check a configuration, try a che
 import re
 
 from ppolicy import config, control, dryrun, listeners
-from ppolicy.database import SQLite
 from ppolicy.errors import ConfigError, PPolicyError
 from ppolicy.policy import Generation
 from ppolicy.protocol import parseRequest
 from ppolicy.registry import Registry
-from ppolicy.service import Server, controlPath, databasePath, lockFolder, stateFolder
+from ppolicy.service import Server, controlPath, lockFolder, openDatabase, stateFolder
 from ppolicy.state import StateStore
 
 
@@ -170,7 +169,7 @@ def _run(configuration, write, questions):
     if write:
         stateFolder(configuration).mkdir(mode=0o750, parents=True, exist_ok=True)
         lockFolder(stateFolder(configuration))
-    database = SQLite(reactor, databasePath(configuration), readOnly=not write)
+    database = openDatabase(reactor, configuration, readOnly=not write)
     server.state = StateStore(server.bridge, database)
     server.state.start()
     answers, problems = [], []

@@ -69,7 +69,10 @@ class Options(Parameters):
     user: str | None = parameter(None, "user to become once the ports are bound")
     group: str | None = parameter(None, "group to become; by default that of user")
     database: str | dict[str, Any] | None = parameter(
-        None, "sqlite:////path of the database; by default ppolicy.sqlite in stateDir", secret=True
+        None,
+        "where state and lists are kept: sqlite:////path, mysql+pymysql://user@host/name, or 2.7's dictionary; "
+        "by default ppolicy.sqlite in stateDir",
+        secret=True,
     )
     cacheEngine: Literal["local", "memcache"] = parameter("local", "where results of checks are cached")
     cacheSize: int = parameter(10000, "how many results of checks are cached", minimum=0)

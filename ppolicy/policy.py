@@ -4,7 +4,6 @@ One generation of the configuration: its checks at work, and the `factory` that 
 
 import functools
 import inspect
-import sqlite3
 
 from twisted.logger import Logger
 
@@ -137,7 +136,7 @@ class Generation:
         """
         A new DB-API connection to the database; the caller closes it. It blocks: use it in a blocking module.
         """
-        return sqlite3.connect(self.server.state.database.path, timeout=1)
+        return self.server.state.database.dbapi()
 
 
 class Factory:

@@ -10,10 +10,10 @@ import typing
 from pathlib import Path
 
 from ppolicy.check import Check
-from ppolicy.database import ddl
 from ppolicy.options import Options
 from ppolicy.registry import Registry, bundledTypes
-from ppolicy.state import schema
+from ppolicy.schema import ddl, stateTable
+from ppolicy.sqlite import SQLite
 
 _INTRODUCTION = """\
 The check modules of ppolicy
@@ -101,8 +101,8 @@ def sql():
     """
     The table definitions of bundled modules with their default table names, for the embedded database.
     """
-    tables = [schema("greylist", ("sender", "recipient", "client_address"))]
-    statements = [f"{statement.strip()};" for table in tables for statement in ddl(table)]
+    tables = [stateTable("greylist", "touch", ("sender", "recipient", "client_address"))]
+    statements = [f"{statement.strip()};" for table in tables for statement in ddl(table, SQLite.dialect)]
     return (
         "-- Tables of the embedded database; made by python -m ppolicy.reference\n\n"
         + "\n\n".join(statements)

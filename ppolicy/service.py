@@ -26,7 +26,6 @@ from ppolicy import __version__, config, listeners
 from ppolicy.bridge import Bridge
 from ppolicy.cache import ResultCache
 from ppolicy.control import ControlListener
-from ppolicy.database import SQLite
 from ppolicy.dryrun import explain
 from ppolicy.errors import ConfigError, PPolicyError
 from ppolicy.logs import ToTwisted
@@ -34,7 +33,9 @@ from ppolicy.options import AT_START
 from ppolicy.policy import Generation
 from ppolicy.protocol import Outbox, PolicyListener
 from ppolicy.requestlog import FORMS
+from ppolicy.sqlite import SQLite
 from ppolicy.state import StateStore
+from ppolicy.target import Target, parse
 from ppolicy.threads import ThreadPool
 from ppolicy.watchdog import Watchdog
 from ppolicy.writer import LineWriter
@@ -106,14 +107,25 @@ def stateFolder(configuration):
     return configuration.folder / "state"
 
 
-def databasePath(configuration):
+def openDatabase(reactor, configuration, readOnly=False):
     """
-    The file of the embedded database.
+    The database that the option C{database} names, by default a file in the state folder; not yet started.
     """
-    database = configuration.options.database
-    if isinstance(database, str) and database.startswith("sqlite:///"):
-        return configuration.folder / database.removeprefix("sqlite:///")
-    return stateFolder(configuration) / "ppolicy.sqlite"
+    target = databaseTarget(configuration)
+    if target.path is not None:
+        return SQLite(reactor, target.path, readOnly)
+    from ppolicy.mariadb import MariaDB  # the driver is needed by those who use it
+
+    return MariaDB(reactor, target, readOnly)
+
+
+def databaseTarget(configuration):
+    """
+    The L{Target} of a configuration.
+    """
+    if configuration.options.database is None:
+        return Target(path=stateFolder(configuration) / "ppolicy.sqlite")
+    return parse(configuration.options.database, configuration.folder)
 
 
 def controlPath(configuration):
@@ -184,7 +196,7 @@ class PPolicyService(Service):
             self.log.warn(
                 "request lines go to stdout, which is /dev/null here; set logTarget to a file or 'syslog'"
             )
-        server.state = StateStore(server.bridge, SQLite(self._reactor, databasePath(configuration)))
+        server.state = StateStore(server.bridge, openDatabase(self._reactor, configuration))
         server.state.start()
         self._reloadPool = ThreadPool(server.bridge, "reload", 1)
         generation = Generation(1, configuration, server)
@@ -429,11 +441,15 @@ class PPolicyService(Service):
                 for name, slot in generation.slots.items()
             },
             "backends": {
-                "sqlite": {
-                    "path": str(database.path),
+                "database": {
+                    "kind": type(database).__name__,
+                    "target": str(database),
                     "problem": database.problem,
                     "waiting": database.waiting,
-                    "tables": {name: len(table) for name, table in server.state.tables.items()},
+                    "tables": {
+                        name: database.refused.get(name) or f"{len(table)} rows in memory"
+                        for name, table in server.state.tables.items()
+                    },
                 }
             },
         }

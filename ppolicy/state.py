@@ -1,38 +1,30 @@
 """
-What checks remember: tables of short rows, touched by key, in memory in front of the embedded database.
+What checks remember: tables of short rows, each changed by one atomic operation on its key.
 
-Each table has a bounded front in memory. While the front is known to hold the whole table, a key that is not
-in it is new, and nothing is read. One process owns the database file, so the front is the truth, and the file
-is what survives: rows go there in batches, either before the answer goes out or, with write-behind, up to a
-second later.
+Four operations, each one step: C{touch} (when was this key met), C{take} (a token bucket), C{add} (a sum over a
+sliding window), and C{get}, C{put}, C{delete}, C{scan} for values. A L{LocalTable} is in memory, in front of the
+embedded database, which this process alone writes; a L{ppolicy.shared.SharedTable} is in a server that several
+hosts share.
 """
 
-import re
+import math
 from collections import OrderedDict
-from hashlib import blake2b
 from time import time
 
-from sqlalchemy import (
-    Column,
-    Float,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    bindparam,
-    delete,
-    select,
-)
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 from twisted.internet.defer import succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ppolicy.bridge import Gate, inReactor, wait
-from ppolicy.database import RETRY, Compiled, ManyRows
+from ppolicy.database import RETRY
 from ppolicy.errors import BackendError, ConfigError
+from ppolicy.keyfilter import KeyFilter
+from ppolicy.rows import EPSILON, bucket, counted, digestOf, labelled, pattern, scanning
+from ppolicy.schema import SLOTS, STATE, stateTable
+from ppolicy.shared import SharedTable
+from ppolicy.statement import Compiled, ManyRows
 
 FRONT = 100_000
 FLUSH = 0.25
@@ -40,18 +32,15 @@ PURGE = 60.0
 _CHUNK = 500
 # Rows loaded, or written, in one go.
 _PORTION = 2000
-# Write-behind: with so many portions under way the next flush waits, with so many rows are forgotten.
+# Write-behind: with so many portions under way, rows are written before the answer instead.
 _FLUSHING = 4
-_PILE = 100
-
-_EXPIRES = 3
 
 
 class StateStore:
     """
     The tables, and the database behind them.
 
-    @param database: a L{SQLite}, or None to remember in memory only.
+    @param database: a L{ppolicy.database.Database}, or None to remember in memory only.
     """
 
     log = Logger()
@@ -74,31 +63,87 @@ class StateStore:
         """
         Write what is not yet written and close. The Deferred fires when all is on disk.
         """
-        for call in (self._flushing, self._purging, *(table._loading for table in self.tables.values())):
+        for call in (self._flushing, self._purging):
             if call is not None and call.active():
                 call.cancel()
         for table in self.tables.values():
-            table.flush(last=True)
+            table.close()
         return self.database.stop() if self.database is not None else succeed(None)
 
-    def table(self, name, columns):
+    def table(self, name, columns=("name",), kind="touch"):
         """
         The table of this name, created when it is missing.
 
         @param columns: names of the readable columns beside the key.
+        @param kind: 'touch', 'take', 'add' or 'value': which of the operations it is for.
         @raises ConfigError: when a name is no identifier, or the table is in use with other columns.
         """
-        for one in (name, *columns):
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", one):
-                raise ConfigError(f"{one!r} is no name for a table or column (letters, digits and _, at most 63)")
-        if name.lower().startswith("sqlite_"):
-            raise ConfigError(f"{name!r}: names that begin with sqlite_ belong to the database")
         found = self.tables.get(name)
         if found is None:
-            found = self.tables[name] = StateTable(self, name, columns)
+            schema = stateTable(name, kind, tuple(columns))
+            shared = self.database is not None and self.database.shared and not self.database.readOnly
+            found = self.tables[name] = (SharedTable if shared else LocalTable)(self, schema, tuple(columns))
             found.open()
-        elif found.columns != tuple(columns):
-            raise ConfigError(f"table {name} is in use already, with other columns: {', '.join(found.columns)}")
+        elif (found.columns, found.kind) != (tuple(columns), kind):
+            raise ConfigError(
+                f"table {name} is in use already, for {found.kind}, with the columns {', '.join(found.columns)}"
+            )
+        return found
+
+    # The operations by the name of a table, for checks that need nothing more.
+
+    def touch(self, table, key, ttl, firstTtl, columns=None, settle=0.0, behind=False):
+        """
+        L{LocalTable.touch} in a table of this name.
+        """
+        return self._named(table, "touch").touch(key, ttl, firstTtl, columns, settle, behind)
+
+    def take(self, table, key, rate, burst, n=1):
+        """
+        L{LocalTable.take} in a table of this name.
+        """
+        return self._named(table, "take").take(key, rate, burst, n)
+
+    def add(self, table, key, n, window):
+        """
+        L{LocalTable.add} in a table of this name.
+        """
+        return self._named(table, "add").add(key, n, window)
+
+    def get(self, table, key):
+        """
+        The text that was put under a key, None when there is none or its time is up.
+        """
+        row = self._named(table, "value").get(key)
+        return None if row is None else row["value"]
+
+    def put(self, table, key, value, ttl):
+        """
+        Keep a text for so many seconds.
+        """
+        self._named(table, "value").put(key, {"value": value}, ttl)
+
+    def delete(self, table, key):
+        """
+        Forget what was put under a key.
+
+        @return: was there anything?
+        """
+        return self._named(table, "value").delete(key)
+
+    def scan(self, table, like=None, limit=1000):
+        """
+        L{LocalTable.scan} in a table of this name, which must be in use.
+        """
+        found = self.tables.get(table)
+        return [] if found is None else found.scan(like, limit)
+
+    def _named(self, name, kind):
+        found = self.tables.get(name)
+        if found is None:
+            return self.table(name, kind=kind)
+        if found.kind != kind:
+            raise ConfigError(f"table {name} is for {found.kind}, not for {kind}")
         return found
 
     def _flushLater(self):
@@ -118,46 +163,63 @@ class StateStore:
         self._purgeLater()
 
 
-class StateTable:
+class LocalTable:
     """
-    One table. A row is (first, last, count, expires) with times in seconds since 1970, and readable columns.
+    One table in memory, before the file. Its front is bounded; while it holds the whole table, or a filter tells
+    that a key is not in the file, that key is new and nothing is read. Rows go to the file in batches, either
+    before the answer or, with write-behind, up to a second later.
+
+    A row is a tuple of what its kind keeps (L{ppolicy.schema.STATE}), and when it expires. Times are seconds
+    since 1970.
 
     @ivar _rows: {digest of the key: row}, the front; the row that was not touched for longest comes first.
-    @ivar _dirty: {digest: (row, columns)} of rows to be written with the next flush.
+    @ivar _dirty: {digest: (digest, *row, *columns)} of rows to be written with the next flush.
     @ivar _complete: is everything that the database has in the front as well?
+    @ivar _filter: the L{KeyFilter} of a table that is larger than the front, once it is filled; C{_since} are the
+        keys that came since its filling began.
     """
 
-    def __init__(self, store, name, columns):
+    def __init__(self, store, schema, columns):
         self.bridge = store.bridge
-        self.name = name
-        self.columns = tuple(columns)
+        self.schema = schema
+        self.name = schema.name
+        self.kind = schema.info["kind"]
+        self.columns = columns
+        self.fields = tuple(name for name, _ in STATE[self.kind])
         self._store = store
         self._database = store.database
+        self._writes = self._database is not None and not self._database.readOnly
         self._rows = OrderedDict()
+        self._shown = {}  # the readable columns, where no database has them
         self._dirty = {}
         self._complete = self._database is None
-        self._loading = None
+        self._filter = self._since = None
+        self._loading = self._purging = None
         self._flushing = 0
         self._batch, self._gate = [], Gate()
         self._committing = False
-        self.schema = schema(name, columns)
         if self._database is not None:
             self._statements()
 
     def _statements(self):
-        table = self.schema
-        upsert = insert(table).values({column.name: bindparam(column.name) for column in table.columns})
-        upsert = upsert.on_conflict_do_update(
-            index_elements=[table.c.key],
-            set_={name: upsert.excluded[name] for name in ("first", "last", "count", "expires")},
-        )
-        self._upsert = ManyRows(Compiled(upsert), [column.name for column in table.columns])
-        row = (table.c.first, table.c.last, table.c.count, table.c.expires)
-        self._select = Compiled(select(*row).where(table.c.key == bindparam("digest")))
+        table, dialect = self.schema, self._database.dialect
+        row = [*(table.c[name] for name in self.fields), table.c.expires]
+        if self._writes:
+            upsert = insert(table).values({column.name: bindparam(column.name) for column in table.columns})
+            upsert = upsert.on_conflict_do_update(
+                index_elements=[table.c.key],
+                set_={column.name: upsert.excluded[column.name] for column in row},
+            )
+            self._upsert = ManyRows(Compiled(upsert, dialect))
+            assert self._upsert.row == tuple(column.name for column in table.columns)
+            expired = select(table.c.key).where(table.c.expires <= bindparam("now")).limit(bindparam("most"))
+            self._expired = Compiled(delete(table).where(table.c.key.in_(expired)).returning(table.c.key), dialect)
+            self._delete = Compiled(delete(table).where(table.c.key == bindparam("digest")), dialect)
+            self._keys = Compiled(select(table.c.key), dialect)
+            self._count = Compiled(select(func.count()).select_from(table), dialect)
+        self._select = Compiled(select(*row).where(table.c.key == bindparam("digest")), dialect)
         living = select(table.c.key, *row).where(table.c.expires > bindparam("now"))
-        self._youngest = Compiled(living.order_by(table.c.last.desc()).limit(bindparam("most")))
-        expired = select(table.c.key).where(table.c.expires <= bindparam("now")).limit(bindparam("most"))
-        self._delete = Compiled(delete(table).where(table.c.key.in_(expired)).returning(table.c.key))
+        self._youngest = Compiled(living.order_by(table.c.expires.desc()).limit(bindparam("most")), dialect)
 
     def __len__(self):
         return len(self._rows)
@@ -168,22 +230,51 @@ class StateTable:
         """
         Create the table and load its youngest rows, while requests are served already.
         """
-        if self._database is not None:
+        if self._writes:
             self._database.create(self.schema)
             self._load()
 
+    def close(self):
+        """
+        Write what is not yet written.
+        """
+        for call in (self._loading, self._purging):
+            if call is not None and call.active():
+                call.cancel()
+        self._flushAll()
+
     def _load(self):
+        """
+        Read the youngest rows; of a table that is larger than the front all keys too, for the filter.
+        """
         now = self._store.clock()
+        self._since = []
 
         def load(connection):
-            return self._youngest(connection, now=now, most=FRONT + 1).fetchall()
+            query = self._youngest.bound({"now": now, "most": FRONT + 1})
+            rows = list(connection.stream(self._youngest.text, query))
+            return rows, self._filled(connection) if len(rows) > FRONT else None
 
-        self._database.submit(load).addCallbacks(self._loaded, self._notLoaded)
+        # What was written before is on disk when the lane that writes has come to this.
+        self._flushAll()
+        written = self._database.submit(lambda connection: None)
+        written.addCallback(lambda _: self._database.load(load)).addCallbacks(self._loaded, self._notLoaded)
 
-    def _loaded(self, rows):
+    def _filled(self, connection):
+        """
+        In a thread: a filter with the keys of the file.
+        """
+        ((count,),) = connection.execute(self._count.text).fetchall()
+        filled = KeyFilter(2 * count)
+        for (digest,) in connection.stream(self._keys.text):
+            filled.add(digest)
+        return filled
+
+    def _loaded(self, result):
         """
         Take the rows in portions, oldest first, so that no request waits for the whole table.
         """
+        rows, filled = result
         complete = len(rows) <= FRONT
         del rows[FRONT:]
 
@@ -193,97 +284,301 @@ class StateTable:
             del rows[-_PORTION:]
             if rows:
                 self._loading = self.bridge.reactor.callLater(0, portion)
-            else:
-                self._complete = complete
-                self._bound()
+                return
+            self._loading = None
+            self._complete = complete
+            if filled is not None:
+                self._useFilter(filled)
+            self._bound()
 
         portion()
 
     def _notLoaded(self, failure):
         failure.trap(BackendError)
-        if self._isMissing(failure.value):
-            self._complete = True
-        else:  # until it works again, each miss asks the database itself
-            self._loading = self.bridge.reactor.callLater(RETRY, self._load)
+        # Until it works again, each miss asks the database itself.
+        self._loading = self.bridge.reactor.callLater(RETRY, self._load)
 
-    def _isMissing(self, error):
-        """
-        Is all that is wrong that nothing was created yet? Only where we may not create it ourselves.
-        """
-        database = self._database
-        return database.readOnly and (not database.path.exists() or "no such table" in str(error))
+    def _useFilter(self, filled):
+        for digest in self._since:
+            filled.add(digest)
+        self._since = None
+        self._filter = filled
 
-    # Touching
+    def _fillFromFront(self):
+        """
+        The table outgrows the front, which still holds all of it: make a filter of that.
+        """
+        keys, filled = list(self._rows), KeyFilter(4 * FRONT)
+        self._since = []
+
+        def portion():
+            for digest in keys[-_PORTION:]:
+                filled.add(digest)
+            del keys[-_PORTION:]
+            if keys:
+                self._loading = self.bridge.reactor.callLater(0, portion)
+                return
+            self._loading = None
+            self._complete = False
+            self._useFilter(filled)
+            self._bound()
+
+        portion()
+
+    # Changing rows
 
     @inReactor
-    def touch(self, key, ttl, firstTtl, columns, settle=0.0, behind=False):
+    def touch(self, key, ttl, firstTtl, columns=None, settle=0.0, behind=False):
         """
         Note that a key was met now. A row whose time is up counts as new, in the same step.
 
-        @param key: a tuple of texts.
+        @param key: a text or a tuple of texts.
         @param ttl: seconds the row lives on from now, once it is C{settle} seconds old.
         @param firstTtl: seconds a new row lives if it is not touched again after C{settle} seconds.
-        @param columns: the texts for the readable columns.
+        @param columns: the texts for the readable columns, by default those of the key.
         @param behind: True to answer before the row is on disk.
         @return: (now, first, previous, count, expires): the present time by the store's clock, when the key
             was met first, when before this time, how often with this time, and until when the row lives. A
             count of 1 is a new row.
         @raises BackendError: when the row cannot be read, or not be written before the answer.
         """
-        digest = blake2b("\n".join(key).encode("utf-8", "surrogateescape"), digest_size=16).digest()
-        rows = self._rows
-        row = rows.get(digest)
-        if row is None and not self._complete:
-            row = self._read(digest)
+        digest, columns = digestOf(key, columns)
+        row = self._rows.get(digest)
+        if row is None:
+            row = self._miss(digest)
         now = self._store.clock()
-        if row is None or row[_EXPIRES] <= now:
+        if row is None or row[4] <= now:
             first = previous = now
             count, expires = 1, now + firstTtl
         else:
-            first, previous, count, expires = row
+            first, previous, _, count, expires = row
             count += 1
             if first > now:  # the clock was set back; nobody waits for it to catch up
                 first = previous = now
             if now - first >= settle:
                 expires = now + ttl
-        rows[digest] = row = (first, now, count, expires)
-        rows.move_to_end(digest)
-        if len(rows) > FRONT:
-            self._bound()
-        if self._database is not None and not self._database.readOnly:
-            if behind:
-                self._dirty[digest] = row, columns
-            else:
-                self._commit(digest, row, columns)
+        self._keep(digest, (first, now, previous, count, expires), columns, behind)
         return now, first, previous, count, expires
 
-    def _read(self, digest):
-        try:
-            found = wait(
-                self._database.submit(lambda connection: self._select(connection, digest=digest).fetchone())
+    @inReactor
+    def take(self, key, rate, burst, n=1, columns=None, behind=False):
+        """
+        Take C{n} tokens out of a bucket that holds C{burst} and gets C{rate} new ones a second: the generic cell
+        rate algorithm (ITU-T I.371), which needs one number, the time when the bucket is full again. What is
+        refused takes nothing.
+
+        @return: (allowed, remaining, retryAfter): are there enough, how many are left, and after how many
+            seconds there would be enough; 0 when allowed, infinity when C{n} is more than a bucket holds.
+        @raises BackendError: when the bucket cannot be read or written.
+        """
+        digest, columns = digestOf(key, columns)
+        row = self._rows.get(digest)
+        if row is None:
+            row = self._miss(digest)
+        now = self._store.clock()
+        depth = burst / rate
+        full = now if row is None else min(max(row[1], now), now + depth)
+        allowed = full + n / rate <= now + depth + EPSILON
+        if allowed:
+            full += n / rate
+        self._keep(digest, (int(allowed), full), columns, behind)
+        return bucket(allowed, full - now, rate, burst, n)
+
+    @inReactor
+    def add(self, key, n, window, columns=None, behind=False):
+        """
+        Add C{n} to a sum over the last C{window} seconds. The window moves in ten steps.
+
+        @return: the sum, C{n} included.
+        @raises BackendError: when the sum cannot be read or written.
+        """
+        digest, columns = digestOf(key, columns)
+        row = self._rows.get(digest)
+        if row is None:
+            row = self._miss(digest)
+        now = self._store.clock()
+        width = window / SLOTS
+        slot = int(now / width)
+        sums = [0.0] * SLOTS
+        if row is not None:  # where the clock was set back, what was counted counts on
+            gone = min(max(slot - row[0], 0), SLOTS)
+            sums[gone:] = row[1 : 1 + SLOTS - gone]
+        sums[0] += n
+        self._keep(digest, (slot, *sums, now + window + width), columns, behind)
+        return math.fsum(sums)
+
+    @inReactor
+    def get(self, key):
+        """
+        @return: what is kept under a key, {field: value} with C{expires}; None when there is nothing, or its
+            time is up.
+        @raises BackendError: when the row cannot be read.
+        """
+        digest, _ = digestOf(key, ())
+        row = self._rows.get(digest)
+        if row is None:
+            row = self._miss(digest)
+        if row is None or row[-1] <= self._store.clock():
+            return None
+        return dict(zip((*self.fields, "expires"), row, strict=True))
+
+    @inReactor
+    def put(self, key, values, ttl, columns=None, behind=False):
+        """
+        Keep values under a key for so many seconds, whatever was there before.
+
+        @param values: {field: value} for every field of the table's kind.
+        @raises BackendError: when the row cannot be written.
+        """
+        digest, columns = digestOf(key, columns)
+        row = (*(values[name] for name in self.fields), self._store.clock() + ttl)
+        self._keep(digest, row, columns, behind)
+
+    @inReactor
+    def delete(self, key):
+        """
+        @return: was there anything under this key?
+        @raises BackendError: when the row cannot be read or removed.
+        """
+        digest, _ = digestOf(key, ())
+        there = self.get(key) is not None
+        self._forget([digest])
+        return there
+
+    @inReactor
+    def scan(self, like=None, limit=1000):
+        """
+        Rows for people: {column: value, field: value, 'expires': …}, the youngest first.
+
+        @param like: {column: text}; C{*} in a text stands for anything, case does not count.
+        @param limit: at most so many rows.
+        @raises BackendError: when the table cannot be read.
+        """
+        return [row for _, row in self._scan(like, limit)]
+
+    @inReactor
+    def remove(self, like):
+        """
+        Delete all rows that L{scan} with the same C{like} would give.
+
+        @return: how many there were.
+        """
+        removed = 0
+        while found := self._scan(like, _PORTION):
+            self._forget([digest for digest, _ in found])
+            removed += len(found)
+        return removed
+
+    @inReactor
+    def statistics(self, where):
+        """
+        @param where: {name: function(columns of the schema, present time) -> condition}
+        @return: {name: how many rows there are for which the condition holds}.
+        """
+        if self._database is None:
+            raise BackendError("there is no database that could count")
+        self._flushAll()
+        wait(self._database.submit(lambda connection: None))
+        return counted(self._database, self.schema, where, self._store.clock())
+
+    def _scan(self, like, limit):
+        if self._database is None:
+            return self._scanMemory(like or {}, limit)
+        self._flushAll()
+        query = scanning(self.schema, self._database.dialect, like or {}, self._store.clock(), limit)
+        if self._writes:
+            wait(self._database.submit(lambda connection: None))
+        rows = wait(self._database.load(lambda connection: connection.execute(*query).fetchall()))
+        return labelled(self.schema, rows)
+
+    def _scanMemory(self, like, limit):
+        wanted = {column: pattern(text) for column, text in like.items()}
+        now = self._store.clock()
+        found = []
+        for digest, row in reversed(self._rows.items()):
+            shown = dict(zip(self.columns, self._shown.get(digest, ()), strict=False))
+            if row[-1] > now and all(one.fullmatch(shown.get(column, "")) for column, one in wanted.items()):
+                found.append((digest, shown | dict(zip((*self.fields, "expires"), row, strict=True))))
+                if len(found) == limit:
+                    break
+        return found
+
+    def _forget(self, digests):
+        for digest in digests:
+            self._rows.pop(digest, None)
+            self._shown.pop(digest, None)
+            self._dirty.pop(digest, None)
+        if self._writes:
+            wait(
+                self._database.submit(
+                    lambda connection: [self._delete(connection, digest=digest) for digest in digests] and None
+                )
             )
+
+    def _miss(self, digest):
+        """
+        The row of a key that is not in the front, if the database has it.
+        """
+        if self._complete or (self._filter is not None and not self._filter.mayHave(digest)):
+            return None
+        # What was written before is read too when it waits behind it.
+        lane = self._database.submit if self._writes else self._database.read
+        try:
+            found = wait(lane(lambda connection: self._select(connection, digest=digest).fetchone(), True))
         except BackendError as error:
-            if not self._isMissing(error):
+            if self._writes or not error.nothingThere:
                 raise
             found = None
         return self._rows.get(digest) or found  # another request may have been faster
 
+    def _keep(self, digest, row, columns, behind):
+        """
+        The row in the front, and on its way to the file.
+        """
+        rows = self._rows
+        if digest in rows:
+            rows[digest] = row
+            rows.move_to_end(digest)
+        else:
+            rows[digest] = row
+            if self._filter is not None:
+                self._filter.add(digest)
+            if self._since is not None:
+                self._since.append(digest)
+            if len(rows) > FRONT:
+                self._bound()
+        if self._writes:
+            if behind and self._flushing < _FLUSHING:
+                self._dirty[digest] = (digest, *row, *columns)
+            else:
+                self._commit(digest, (digest, *row, *columns))
+        elif self._database is None:
+            self._shown[digest] = columns
+
     def _bound(self):
         rows = self._rows
+        if len(rows) <= FRONT or self._loading is not None:
+            return
+        if self._complete and self._writes:
+            self._fillFromFront()
+            return
+        if self._filter is not None and self._filter.room < 0:
+            self._filter.room = FRONT
+            self._load()
         while len(rows) > FRONT:
             if next(iter(rows)) in self._dirty:
                 self._flushAll()
-            rows.popitem(last=False)
-            if self._database is not None:
-                self._complete = False
+            digest, _ = rows.popitem(last=False)
+            self._shown.pop(digest, None)
 
     # Writing
 
-    def _commit(self, digest, row, columns):
+    def _commit(self, digest, entry):
         """
         Wait until a row is on disk. All rows that come while a transaction is under way share the next one.
         """
-        self._batch.append((digest, (row, columns)))
+        self._dirty.pop(digest, None)
+        self._batch.append(entry)
         gate = self._gate
         if not self._committing:  # at the end of this turn of the reactor, with all that it brings
             self._committing = True
@@ -300,57 +595,63 @@ class StateTable:
             self._commitBatch()
         else:
             self._committing = False
-        if isinstance(result, Failure):  # they are written when the database works again
-            for digest, entry in batch:
-                self._dirty.setdefault(digest, entry)
+        if isinstance(result, Failure):
+            self._again(batch)
         gate.open(result, self.bridge)
 
     def _write(self, entries):
-        def write(connection):
-            self._upsert(
-                connection, [(digest, *row, *map(_readable, columns)) for digest, (row, columns) in entries]
-            )
+        upsert = self._upsert
+        return self._database.submit(
+            lambda connection: upsert(connection, entries) and None, single=len(entries) <= ManyRows.EXACT
+        )
 
-        return self._database.submit(write, single=len(entries) <= ManyRows.EXACT)
-
-    def flush(self, last=False):
+    def flush(self):
         """
         Send the rows that were touched with write-behind to the database, unless it is still busy with others.
         """
-        if last or self._flushing < _FLUSHING:
+        if self._flushing < _FLUSHING:
             self._flushAll()
 
     def _flushAll(self):
-        """
-        While the database hangs, rows pile up in memory up to a bound; beyond it they are forgotten.
-        """
-        if not self._dirty or self._database is None or self._database.readOnly:
+        if not self._dirty or not self._writes:
             return
-        dirty, self._dirty = list(self._dirty.items()), {}
+        dirty, self._dirty = list(self._dirty.values()), {}
         for start in range(0, len(dirty), _PORTION):
             portion = dirty[start : start + _PORTION]
-            if self._flushing < _PILE:
-                self._flushing += 1
-                self._write(portion).addBoth(self._flushed, portion)
+            self._flushing += 1
+            self._write(portion).addBoth(self._flushed, portion)
 
     def _flushed(self, result, portion):
         self._flushing -= 1
         if isinstance(result, Failure):
-            for digest, entry in portion:  # tried again with the next flush
-                if digest in self._rows:
-                    self._dirty.setdefault(digest, entry)
+            self._again(portion)
+
+    def _again(self, entries):
+        """
+        Keep rows that could not be written for the next flush. What the front had to forget meanwhile is lost:
+        a database that hangs must not fill the memory.
+        """
+        for entry in entries:
+            digest = entry[0]
+            row = self._rows.get(digest)
+            if row is not None:
+                self._dirty.setdefault(digest, (digest, *row, *entry[len(row) + 1 :]))
+                if self._since is not None:
+                    self._since.append(digest)
 
     def purge(self):
         """
         Delete expired rows, a portion at a time, while other work goes on between.
         """
         now = self._store.clock()
+        self._purging = None
         if self._database is None:
-            for digest in [digest for digest, row in self._rows.items() if row[_EXPIRES] <= now]:
+            for digest in [digest for digest, row in self._rows.items() if row[-1] <= now]:
                 del self._rows[digest]
-        elif not self._database.readOnly:
+                self._shown.pop(digest, None)
+        elif self._writes:
             done = self._database.submit(
-                lambda connection: self._delete(connection, now=now, most=_CHUNK).fetchall()
+                lambda connection: self._expired(connection, now=now, most=_CHUNK).fetchall()
             )
             done.addCallbacks(self._purged, lambda failure: failure.trap(BackendError))
 
@@ -358,34 +659,7 @@ class StateTable:
         now = self._store.clock()
         for (digest,) in keys:
             row = self._rows.get(digest)
-            if row is not None and row[_EXPIRES] <= now and digest not in self._dirty:
+            if row is not None and row[-1] <= now and digest not in self._dirty:
                 del self._rows[digest]
         if len(keys) == _CHUNK:
-            self._loading = self.bridge.reactor.callLater(0.01, self.purge)
-
-
-def schema(name, columns):
-    """
-    The SQLAlchemy table of a state table: a hash of the key, times, a count, and columns for people to read.
-    """
-    table = Table(
-        name,
-        MetaData(),
-        Column("key", LargeBinary(16), primary_key=True),
-        Column("first", Float, nullable=False),
-        Column("last", Float, nullable=False),
-        Column("count", Integer, nullable=False),
-        Column("expires", Float, nullable=False),
-        *(Column(column, String(255), nullable=False) for column in columns),
-    )
-    Index(f"{name}_expires", table.c.expires)
-    return table
-
-
-def _readable(text):
-    """
-    A text that every database takes: what was no UTF-8 shows as backslash escapes.
-    """
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            self._purging = self.bridge.reactor.callLater(0.01, self.purge)

@@ -2,13 +2,14 @@
 
 CREATE TABLE IF NOT EXISTS greylist (
 	"key" BLOB NOT NULL, 
-	first FLOAT NOT NULL, 
-	last FLOAT NOT NULL, 
+	first DOUBLE NOT NULL, 
+	last DOUBLE NOT NULL, 
+	previous DOUBLE NOT NULL, 
 	count INTEGER NOT NULL, 
-	expires FLOAT NOT NULL, 
-	sender VARCHAR(255) NOT NULL, 
-	recipient VARCHAR(255) NOT NULL, 
-	client_address VARCHAR(255) NOT NULL, 
+	expires DOUBLE NOT NULL, 
+	sender VARCHAR(512) NOT NULL, 
+	recipient VARCHAR(512) NOT NULL, 
+	client_address VARCHAR(512) NOT NULL, 
 	PRIMARY KEY ("key")
 );
 

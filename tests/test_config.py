@@ -517,7 +517,9 @@ class TestOld:
         configuration = load(tmp_path, OLD)
         assert said(configuration.warnings, tmp_path) == [
             "8: databaseAPI is ignored: the driver follows from database",
-            "9: database: MySQL and MariaDB are not there yet, state is kept in the embedded SQLite",
+            "9: database: cp_min is ignored: connections are made as they are needed",
+            "9: database: cp_max is ignored: connections are made as they are needed",
+            "9: database: cp_noisy is ignored: connections are made as they are needed",
             "14: commandPort is ignored: the evaluating command port is gone, use the ppolicy command",
             "17: cacheEngine 'memcache' is not there yet: the local cache is used",
             "21: stateFile is ignored: state is kept in the database",
@@ -633,11 +635,7 @@ WARNINGS = {
     ),
     "group": ("group = 'root'", {}, ["1: group has no effect without user"]),
     "group of user": ("user = 'root'\ngroup = 'root'", {}, []),
-    "MySQL": (
-        "database = 'mysql+pymysql://me:hunter2@localhost/mail'",
-        {},
-        ["1: database: MySQL and MariaDB are not there yet, state is kept in the embedded SQLite"],
-    ),
+    "MySQL": ("database = 'mysql+pymysql://me:hunter2@localhost/mail'", {}, []),
 }
 
 

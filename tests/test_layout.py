@@ -13,16 +13,27 @@ ROOT = Path(__file__).parent.parent
 
 # The files of ppolicy/, each importing only files that stand before it.
 ORDER = [
-    *("errors", "cache", "requestlog", "writer"),
-    *("parameter", "options", "listeners", "control", "reply", "database"),
-    *("watchdog", "bridge", "logs", "threads", "check", "Base", "state"),
+    *("errors", "cache", "keyfilter", "listfile", "requestlog", "target", "writer"),
+    *(
+        "parameter",
+        "options",
+        "listeners",
+        "control",
+        "reply",
+        "statement",
+        "schema",
+        "database",
+        "mariadb",
+        "sqlite",
+    ),
+    *("watchdog", "bridge", "logs", "threads", "check", "Base", "rows", "shared", "state"),
     *("registry", "config", "policy", "protocol", "dryrun", "service"),
     *("offline", "reference", "testing", "__main__"),
 ]
 
 # What check modules may import of ppolicy: the contract, and services that are no part of the server.
 CONTRACT = {"ppolicy.check", "ppolicy.errors"}
-SERVICES = {"ppolicy.writer"}
+SERVICES = {"ppolicy.listfile", "ppolicy.writer"}
 
 CORE = sorted((ROOT / "ppolicy").glob("*.py"))
 CHECKS = sorted(path for path in (ROOT / "modules").glob("*.py") if path.stem != "__init__")

@@ -1,0 +1,211 @@
+"""
+A MariaDB or MySQL server, which several hosts may share.
+"""
+
+import ssl
+
+import pymysql
+from pymysql.cursors import SSCursor
+from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
+
+from ppolicy.database import AGAIN, ALONE, LONG, LOST, MISSING, Database
+
+_MODE = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+
+# Lock wait time-out, deadlock, record changed since last read: the server says to try again.
+_AGAIN = (1205, 1213, 1020)
+_NO_SUCH_TABLE = 1146
+# The user may not do this: with a database, a command, with a table.
+_FORBIDDEN = (1044, 1142, 1227)
+# Errors of the server that are about one statement: duplicates, values and columns that do not fit, rights on a
+# table, syntax. All others concern the connection, the disk or the server as a whole.
+_ALONE = frozenset(
+    (
+        *(
+            1048,
+            1050,
+            1052,
+            1054,
+            1060,
+            1061,
+            1062,
+            1064,
+            1069,
+            1071,
+            1091,
+            1099,
+            1110,
+            1136,
+            1142,
+            1143,
+            1146,
+            1153,
+        ),
+        *(
+            1176,
+            1222,
+            1227,
+            1242,
+            1247,
+            1260,
+            1264,
+            1265,
+            1267,
+            1270,
+            1271,
+            1292,
+            1300,
+            1305,
+            1364,
+            1366,
+            1369,
+            1370,
+        ),
+        *(1406, 1411, 1416, 1441, 1452, 1690, 1901, 1906, 3819, 4025),
+    )
+)
+
+
+class _Connection:
+    """
+    With the methods that operations use on every database.
+    """
+
+    def __init__(self, raw):
+        self.raw = raw
+        self.isMariaDB = "mariadb" in raw.get_server_info().lower()
+
+    def execute(self, text, values=()):
+        """
+        Execute a statement; returns the cursor.
+        """
+        cursor = self.raw.cursor()
+        cursor.execute(text, values)
+        return cursor
+
+    def stream(self, text, values=()):
+        """
+        The rows of a large result, one after the other.
+        """
+        with self.raw.cursor(SSCursor) as cursor:
+            cursor.execute(text, values)
+            yield from cursor
+
+    def close(self):
+        self.raw.close()
+
+
+class MariaDB(Database):
+    """
+    @param target: the L{Target}.
+    """
+
+    shared = True
+    grouped = False
+    Error = pymysql.Error
+    dialect = MySQLDialect_pymysql()
+
+    def __init__(self, reactor, target, readOnly=False):
+        super().__init__(reactor, readOnly)
+        self.target = target
+
+    def __str__(self):
+        return str(self.target)
+
+    def connect(self, role):
+        raw = connection(self.target, LONG if role == "load" else None)
+        try:
+            result = _Connection(raw)
+            if self.readOnly:
+                result.execute("SET SESSION TRANSACTION READ ONLY")
+        except pymysql.Error:
+            raw.close()
+            raise
+        return result
+
+    def dbapi(self):
+        return connection(self.target)
+
+    def begin(self, connection):
+        connection.raw.begin()
+
+    def commit(self, connection):
+        connection.raw.commit()
+
+    def rollback(self, connection):
+        connection.raw.rollback()
+
+    def probe(self, connection):
+        connection.execute("SELECT 1").fetchall()
+
+    def meaning(self, error):
+        number = error.args[0] if error.args else None
+        if number in _AGAIN:
+            return AGAIN
+        if number == _NO_SUCH_TABLE:
+            return MISSING
+        if number in _ALONE or isinstance(error, pymysql.DataError | pymysql.NotSupportedError):
+            return ALONE
+        return LOST
+
+    def explained(self, error):
+        number, text = error.args[:2] if len(error.args) > 1 else (None, str(error))
+        text = " ".join(str(text).split())
+        return f"{text} ({number})" if number else text or type(error).__name__
+
+    def forbidden(self, error):
+        return bool(error.args) and error.args[0] in _FORBIDDEN
+
+    def columns(self, connection, table):
+        rows = connection.execute(
+            "SELECT column_name FROM information_schema.columns"
+            " WHERE table_schema = DATABASE() AND table_name = %s ORDER BY ordinal_position",
+            (table,),
+        ).fetchall()
+        return [name for (name,) in rows] or None
+
+
+def connection(target, patience=None):
+    """
+    A new connection by pymysql that commits each statement.
+
+    @param patience: seconds that an answer may take, by default those of the target.
+    @raises pymysql.Error: when there is none; the sentence shows no password.
+    """
+    raw = pymysql.connect(
+        host=target.host,
+        port=target.port,
+        unix_socket=target.socket,
+        user=target.user,
+        password=target.password.encode("utf-8"),
+        database=target.name,
+        charset="utf8mb4",
+        sql_mode=_MODE,  # whatever the server's own is: quotes and backslashes mean what we think
+        autocommit=True,
+        connect_timeout=target.timeout,
+        read_timeout=patience or target.timeout,
+        write_timeout=target.timeout,
+        ssl=_context(target) if target.tls else None,
+        program_name="ppolicy",
+    )
+    try:
+        with raw.cursor() as cursor:
+            if target.tls:
+                cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+                if not cursor.fetchall()[0][1]:
+                    raise pymysql.OperationalError(2026, "the server does not use TLS")
+            # Below our own time-out, so that it is known which of the two ended a statement.
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = 1")
+            # Where clocks are put back an hour, UNIX_TIMESTAMP(NOW()) is ambiguous in local time.
+            cursor.execute("SET SESSION time_zone = '+00:00'")
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def _context(target):
+    context = ssl.create_default_context(cafile=target.authority)
+    if target.certificate is not None:
+        context.load_cert_chain(target.certificate, target.key)
+    return context

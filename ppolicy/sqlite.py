@@ -1,0 +1,127 @@
+"""
+The embedded database: one SQLite file in WAL mode, written by one process.
+"""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy.dialects.sqlite import dialect
+
+from ppolicy.database import ALONE, LOST, MISSING, RETRY, Database
+
+# Seconds to wait for another process that writes; then for the next look whether it has done.
+_BUSY = 1.0
+_LOCKED = 0.25
+
+
+class _Connection(sqlite3.Connection):
+    """
+    With the methods that operations use on every database.
+    """
+
+    def stream(self, text, values=()):
+        """
+        The rows of a large result, one after the other.
+        """
+        return self.execute(text, values)
+
+
+class SQLite(Database):
+    """
+    @param path: the database file.
+    """
+
+    grouped = True
+    Error = sqlite3.Error
+    dialect = dialect(paramstyle="qmark")
+
+    def __init__(self, reactor, path, readOnly=False):
+        super().__init__(reactor, readOnly)
+        self.path = Path(path)
+
+    def __str__(self):
+        return str(self.path)
+
+    def connect(self, role):
+        reading = self.readOnly or role != "write"
+        if not self.readOnly:
+            self._createFile()
+        target = f"file:{_quoted(self.path)}?mode={'ro' if self.readOnly else 'rwc'}"
+        connection = sqlite3.connect(
+            target, uri=True, timeout=_BUSY, isolation_level=None, cached_statements=256, factory=_Connection
+        )
+        try:
+            connection.create_function("lower", 1, _lower, deterministic=True)
+            if not self.readOnly:
+                connection.execute("PRAGMA journal_mode=WAL")
+                # In WAL mode NORMAL survives the death of the process; a power cut may lose the last commits.
+                connection.execute("PRAGMA synchronous=NORMAL")
+            if reading:
+                connection.execute("PRAGMA query_only=ON")
+            connection.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _createFile(self):
+        """
+        It holds mail addresses: not for everybody's eyes. SQLite gives its other files the same mode.
+        """
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+        except OSError as error:
+            raise sqlite3.OperationalError(f"cannot be opened: {error.strerror}") from error
+
+    def dbapi(self):
+        return sqlite3.connect(self.path, timeout=_BUSY)
+
+    def begin(self, connection):
+        connection.execute("BEGIN" if self.readOnly else "BEGIN IMMEDIATE")
+
+    def commit(self, connection):
+        connection.execute("COMMIT")
+
+    def rollback(self, connection):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+    def probe(self, connection):
+        connection.execute("SELECT count(*) FROM sqlite_master")
+
+    def meaning(self, error):
+        if isinstance(error, sqlite3.OperationalError):
+            text = str(error)
+            if "no such table" in text:
+                return MISSING
+            # The disk is full, the file is damaged or locked: nothing in this transaction will do better.
+            return ALONE if "no such column" in text or "has no column" in text or "syntax" in text else LOST
+        return LOST if isinstance(error, OSError) or type(error) is sqlite3.DatabaseError else ALONE
+
+    def explained(self, error):
+        return str(error)
+
+    def retryAfter(self, error):
+        return _LOCKED if "locked" in str(error) else RETRY
+
+    def isAbsent(self, error):
+        """
+        Is all that is wrong that there is no file? Only where we may not create it ourselves.
+        """
+        return self.readOnly and not self.path.exists()
+
+    def columns(self, connection, table):
+        rows = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+        return [name for (name,) in rows] or None
+
+
+def _lower(value):
+    """
+    SQLite's own knows ASCII only; this one is that of the other databases and of Python.
+    """
+    return value.lower() if isinstance(value, str) else value
+
+
+def _quoted(path):
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
