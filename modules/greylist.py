@@ -2,10 +2,22 @@
 Have we met this sender, recipient and client before?
 """
 
+import re
+from functools import lru_cache
+from hashlib import blake2b
+from ipaddress import ip_address, ip_network
 from math import ceil
+from time import gmtime, strftime
 
-from ppolicy.check import Check, parameter
+from ppolicy.check import Check, command, parameter
 from ppolicy.errors import BackendError, ParamError
+
+# Parts of a local part that are another one in each mail: numbers and hashes behind a separator.
+_COUNTED = re.compile(r"(?<=[-+=._])(?:[0-9]+|[0-9a-f]*[0-9][0-9a-f]{4,})(?=[-+=._]|$)")
+# BATV (prvs=0123abcdef=user) and SRS (SRS0=hash=tt=domain=user, SRS1=hash=first==...).
+_BATV = re.compile(r"^(?:prvs|btv1)=+[0-9a-z]+=+")
+_SRS = re.compile(r"^(srs[01])[-+=][^=]*=(?:[^=]*=(?=[^=]*=))?")
+_WHITELISTED = "greylisting is not needed, {} has passed often enough"
 
 
 class Greylist(Check):
@@ -17,7 +29,15 @@ class Greylist(Check):
     A new triplet has to wait for `delay` seconds and is forgotten unless it comes back before `mustRetry`.
     Once passed it is known for `expiration` seconds after its last mail.
 
+    Large sites try again from another address: clients count by their network, `ipv4Prefix` and `ipv6Prefix`
+    bits of it (32 and 128: each address for itself). Senders that carry a number of the mail (VERP, BATV, SRS)
+    count without it, and without an extension as in user+extension, unless `normalizeSender` is False.
+
+    With `whitelistAfter` a client's network whose mail has passed so often is greylisted no more, and neither
+    is a sender's domain from such a network, as long as it goes on writing.
+
     Ask at RCPT, and not for mail of your own users. Mail to postmaster is never greylisted (RFC 5321, 4.5.1).
+    Who else is exempt is for the policy to say: ask a list or a whitelist of the DNS before.
 
     Check arguments:
         data ... the request; sender, recipient and client_address are used
@@ -36,12 +56,26 @@ class Greylist(Check):
         # a table of its own, a short delay, triplets known for a year
         modules['greylist_fast'] = ('Greylist', {'table': 'grey', 'delay': 60,
                                                  'expiration': 86400 * 365})
+        # networks that have passed five times are trusted; tell the client more; no address is stored
+        modules['greylist_wise'] = ('Greylist', {'whitelistAfter': 5, 'privacyKey': 'any long secret',
+                                                 'text': 'greylisted, {domain} takes it in {minutes} minutes'})
     """
 
     table: str = parameter("greylist", "table of the triplets")
     delay: float = parameter(600, "seconds a new triplet has to wait", minimum=0)
     mustRetry: float = parameter(43200, "seconds within which a new triplet has to come back", minimum=1)
+    retryWindow: float | None = parameter(None, "the same as mustRetry, in the words of postgrey", minimum=1)
     expiration: float = parameter(2678400, "seconds a triplet is known after its last mail", minimum=1)
+    ipv4Prefix: int = parameter(24, "bits of an IPv4 address that count as the client", minimum=8, maximum=32)
+    ipv6Prefix: int = parameter(64, "bits of an IPv6 address that count as the client", minimum=16, maximum=128)
+    normalizeSender: bool = parameter(True, "leave out what is another in each mail of one sender")
+    whitelistAfter: int = parameter(0, "passes after which a client is greylisted no more; 0: never", minimum=0)
+    text: str = parameter(
+        "greylisting in progress: {seconds}s",
+        "information for code -1, with {seconds}, {minutes} and {domain}, that of the recipient",
+    )
+    header: bool = parameter(False, "give a header X-Greylist as information when a triplet passes first")
+    privacyKey: str | None = parameter(None, "store hashes with this key, no addresses", secret=True)
     writeBehind: bool = parameter(
         True, "answer before the triplet is on disk: a crash may forget the last second, a clean stop nothing"
     )
@@ -50,39 +84,220 @@ class Greylist(Check):
     cacheNegative: float = parameter(0, "not used: a triplet that waits is looked up each time", minimum=0)
 
     once = True
+    family = "greylist"
 
     def start(self):
+        if self.retryWindow is not None:
+            self.mustRetry = self.retryWindow
         if self.mustRetry <= self.delay:
             raise ParamError(f"mustRetry ({self.mustRetry:g}) must be longer than delay ({self.delay:g})")
+        try:
+            self.text.format(seconds=1, minutes=1, domain="")
+        except (LookupError, ValueError, AttributeError):
+            raise ParamError(
+                "text may have {seconds}, {minutes} and {domain} in it, and other braces doubled"
+            ) from None
+        self._plainText = self.text == type(self).declared()["text"].default
+        self._network = lru_cache(10_000)(self._networkOf)
         self._triplets = self.state.table(self.table, ("sender", "recipient", "client_address"))
+        if self.whitelistAfter:
+            self._clients = self.state.table(f"{self.table}_clients", ("client_address",))
+            self._domains = self.state.table(f"{self.table}_domains", ("domain", "client_address"))
 
     def hashArg(self, data):
-        return (
-            data.get("sender", "").lower(),
-            data.get("recipient", "").lower(),
-            data.get("client_address", "").lower(),
-        )
+        sender = data.get("sender", "").lower()
+        if self.normalizeSender and sender:
+            sender = normalized(sender)
+        return sender, data.get("recipient", "").lower(), self._network(data.get("client_address", "").lower())
 
     def check(self, data):
         triplet = sender, recipient, _ = self.hashArg(data)
-        if recipient == "postmaster" or recipient.startswith("postmaster@"):
+        if recipient.startswith("postmaster") and recipient.partition("@")[0] == "postmaster":
             return 2, ("mail to postmaster is not greylisted", 0)
         if sender and "@" not in sender:  # the empty sender is valid, it brings bounces
             return -2, ("the sender is no mail address", 0)
         try:
-            now, first, _, _, expires = self._triplets.touch(
+            if self.whitelistAfter and (known := self._whitelisted(triplet)):
+                return known
+            now, first, previous, _, expires = self._triplets.touch(
                 triplet,
                 ttl=self.expiration,
                 firstTtl=self.mustRetry,
-                columns=triplet,
+                columns=None if self.privacyKey is None else self._hidden(triplet),
                 settle=self.delay,
                 behind=self.writeBehind,
             )
+            left = first + self.delay - now
+            if left > 0:
+                return self._wait(ceil(left), recipient)
+            isFirstPass = previous < first + self.delay
+            if isFirstPass and self.whitelistAfter:
+                self._countPass(triplet)
         except (BackendError, TimeoutError) as error:
             return 0, (f"greylisting is not possible: {error}", 0)
-        left = first + self.delay - now
-        if left > 0:
-            seconds = ceil(left)
-            return -1, (f"greylisting in progress: {seconds}s", seconds)
         known = max(0, int(expires - now))
+        if isFirstPass and self.header:
+            date = strftime("%a, %d %b %Y %H:%M:%S +0000", gmtime(now))
+            return 1, (f"X-Greylist: delayed {int(now - first)} seconds by ppolicy; {date}", known), 0
         return 1, ("greylisting passed", known), known
+
+    def _wait(self, seconds, recipient):
+        if self._plainText:
+            return -1, (f"greylisting in progress: {seconds}s", seconds)
+        domain = recipient.rpartition("@")[2]
+        return -1, (self.text.format(seconds=seconds, minutes=ceil(seconds / 60), domain=domain), seconds)
+
+    # Clients and domains that have passed often
+
+    def _whitelisted(self, triplet):
+        """
+        The answer for a client that need not wait, else None.
+        """
+        sender, _, network = triplet
+        domain = sender.rpartition("@")[2]
+        for table, key, name in (
+            (self._clients, (network,), network),
+            (self._domains, (domain, network), domain),
+        ):
+            row = table.get(key)
+            if row is not None and row["count"] >= self.whitelistAfter:
+                self._countIn(table, key)
+                return 1, (_WHITELISTED.format(name), int(self.expiration)), 60
+        return None
+
+    def _countPass(self, triplet):
+        sender, _, network = triplet
+        self._countIn(self._clients, (network,))
+        self._countIn(self._domains, (sender.rpartition("@")[2], network))
+
+    def _countIn(self, table, key):
+        columns = None if self.privacyKey is None else self._hidden(key)
+        table.touch(key, self.expiration, self.expiration, columns, behind=self.writeBehind)
+
+    # Keys
+
+    def _networkOf(self, address):
+        """
+        The network that stands for a client; what is no address stands for itself.
+        """
+        try:
+            ip = ip_address(address)
+        except ValueError:
+            return address
+        if ip.version == 6 and ip.ipv4_mapped:
+            ip = ip.ipv4_mapped
+        prefix = self.ipv4Prefix if ip.version == 4 else self.ipv6Prefix
+        return str(ip) if prefix == ip.max_prefixlen else str(ip_network((ip, prefix), strict=False))
+
+    def _hidden(self, texts):
+        key = blake2b(self.privacyKey.encode(), digest_size=32).digest()
+        return tuple(
+            blake2b(text.encode("utf-8", "surrogateescape"), key=key, digest_size=16).hexdigest() for text in texts
+        )
+
+    # Commands
+
+    def _like(self, sender, recipient, client):
+        """
+        What the columns of wanted triplets are like; an address as the check would count it, C{*} for anything.
+        """
+        given = {"sender": sender, "recipient": recipient, "client_address": client}
+        return {
+            column: self._counted(column, str(text).lower()) for column, text in given.items() if text is not None
+        }
+
+    def _counted(self, column, text):
+        if "*" in text:
+            return text
+        if column == "client_address" and "/" not in text:
+            text = self._network(text)
+        elif column == "sender" and self.normalizeSender:
+            text = normalized(text)
+        return text if self.privacyKey is None else self._hidden((text,))[0]
+
+    def _described(self, row):
+        now = self.state.clock()
+        left = row["first"] + self.delay - now
+        state = f"waits {ceil(left)} s" if left > 0 else "passed" if self._hasPassed(row) else "may pass"
+        return {
+            "sender": row["sender"],
+            "recipient": row["recipient"],
+            "client": row["client_address"],
+            "state": state,
+            "mails": row["count"],
+            "first": round(row["first"]),
+            "last": round(row["last"]),
+            "expires": round(row["expires"]),
+        }
+
+    def _hasPassed(self, row):
+        return row["last"] - row["first"] >= self.delay
+
+    @command
+    def list(self, sender=None, recipient=None, client=None, limit=100):
+        rows = self._triplets.scan(self._like(sender, recipient, client), int(limit))
+        return {"triplets": [self._described(row) for row in rows]}
+
+    @command
+    def show(self, sender, recipient, client):
+        return self.list(sender, recipient, client)
+
+    @command(changes=True)
+    def allow(self, sender=None, recipient=None, client=None):
+        """
+        Have waiting triplets pass; one that is named in full need not be there.
+        """
+        like = self._like(sender, recipient, client)
+        if not like:
+            raise BackendError("say which: --sender, --recipient or --client")
+        passed = {"first": 0.0, "previous": 0.0}
+        allowed = self._triplets.alter(like, passed, self.expiration)
+        if not allowed and len(like) == 3 and not any("*" in text for text in (sender, recipient, client)):
+            key = self.hashArg({"sender": sender, "recipient": recipient, "client_address": client})
+            columns = None if self.privacyKey is None else self._hidden(key)
+            fields = passed | {"last": self.state.clock(), "count": 0}
+            self._triplets.put(key, fields, self.expiration, columns)
+            allowed = 1
+        return {"allowed": allowed}
+
+    @command(changes=True)
+    def remove(self, sender=None, recipient=None, client=None):
+        like = self._like(sender, recipient, client)
+        if not like:
+            raise BackendError("say which: --sender, --recipient or --client; '*' is all")
+        return {"removed": self._triplets.remove(like)}
+
+    @command
+    def stats(self):
+        delay = self.delay
+        answer = self._triplets.statistics(
+            {
+                "triplets": lambda row, now: row.expires > now,
+                "waiting": lambda row, now: (row.expires > now) & (now - row.first < delay),
+                "passed": lambda row, now: (row.expires > now) & (row.last - row.first >= delay),
+                "neverRetried": lambda row, now: (row["count"] == 1) & (now - row.first >= delay),
+                "expired": lambda row, now: row.expires <= now,
+            }
+        )
+        if self.whitelistAfter:
+            often = self.whitelistAfter
+            for name, table in (("clients", self._clients), ("domains", self._domains)):
+                answer |= table.statistics(
+                    {
+                        f"{name}Known": lambda row, now: row.expires > now,
+                        f"{name}Trusted": lambda row, now: row["count"] >= often,
+                    }
+                )
+        return answer
+
+
+def normalized(sender):
+    """
+    A sender without what is another in each of its mails.
+    """
+    local, at, domain = sender.rpartition("@")
+    if not at or local.isalnum():
+        return sender
+    local = _SRS.sub(r"\1=", _BATV.sub("", local))
+    local = _COUNTED.sub("#", local)
+    return f"{local.partition('+')[0] or local}@{domain}"

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from ppolicy import __version__, config
+from ppolicy import __version__, administration, config
 from ppolicy.errors import PPolicyError
 
 
@@ -167,6 +167,10 @@ def explain(path, write, asJson, request):
     for answer in answers:
         _show(answer, asJson)
     sys.exit(1 if any(answer["error"] for answer in answers) else 0)
+
+
+main.add_command(administration.greylist)
+main.add_command(administration.lists)
 
 
 def _ask(path, verb, **arguments):

@@ -7,7 +7,22 @@ from typing import Any, ClassVar
 from ppolicy.bridge import timeLeft, wait, waitAll
 from ppolicy.parameter import Parameters, parameter
 
-__all__ = ["Check", "parameter", "timeLeft", "wait", "waitAll"]
+__all__ = ["Check", "command", "parameter", "timeLeft", "wait", "waitAll"]
+
+
+def command(method=None, *, changes=False):
+    """
+    Declare a method that carries out a command of the administrator. It may wait; its keywords come from the
+    command line, what it returns is a dictionary for it.
+
+    @param changes: True when answers given so far are true no longer.
+    """
+
+    def declare(method):
+        method.changes = changes
+        return method
+
+    return declare if method is None else declare(method)
 
 
 class Check(Parameters):
@@ -19,11 +34,14 @@ class Check(Parameters):
 
     @ivar name: the name given to this check in ppolicy.conf.
     @ivar state: the L{ppolicy.state.StateStore}, for checks that remember.
+    @ivar tables: the L{ppolicy.tables.TableService}, for checks that look values up in lists.
+    @ivar forgetResults: to be called when what the check has answered so far is true no longer.
     @ivar dryRun: True when a request is only tried: nothing outside of C{state} may be written.
     @cvar blocking: True when C{check()} really blocks (a C library, C{requests}) and has to run in a worker
         thread. None means: True outside the bundled modules.
     @cvar once: True when asking counts or remembers something, so that a request which Postfix sends again
         must not be counted again: the first answer is repeated for five minutes.
+    @cvar family: the command whose L{command}s the check carries out, as in C{ppolicy greylist list}.
     """
 
     cachePositive: float = parameter(900, "seconds a result above 0 is kept in the cache", minimum=0)
@@ -34,9 +52,12 @@ class Check(Parameters):
 
     blocking: ClassVar[bool | None] = None
     once: ClassVar[bool] = False
+    family: ClassVar[str | None] = None
 
     name: str
     state: Any
+    tables: Any
+    forgetResults: Any
     dryRun = False
 
     def __init__(self, name):

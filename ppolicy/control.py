@@ -91,6 +91,12 @@ class ControlListener(ProtocolFactory):
         return ControlProtocol(self._verbs)
 
 
+class NoServer(PPolicyError):
+    """
+    Nobody listens on the control socket.
+    """
+
+
 def admitted(peer, path):
     """
     Is the process at the other end of a UNIX socket root, our user, or in the group of the socket's file?
@@ -118,9 +124,9 @@ def ask(path, verb, **arguments):
             with connection.makefile("rb") as lines:
                 line = lines.readline()
         except FileNotFoundError:
-            raise PPolicyError(f"no server is running: there is no socket {path}") from None
+            raise NoServer(f"no server is running: there is no socket {path}") from None
         except ConnectionRefusedError:
-            raise PPolicyError(f"no server is running: nobody listens on {path}") from None
+            raise NoServer(f"no server is running: nobody listens on {path}") from None
         except OSError as error:
             raise PPolicyError(f"{path}: {error.strerror or error}") from None
     if not line:

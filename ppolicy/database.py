@@ -99,7 +99,7 @@ class Database:
         """
         Have a SQLAlchemy table created or upgraded now, and looked after whenever the database is opened anew.
         """
-        self._tables[table.name] = table
+        self._tables[table.name, *table.columns.keys()] = table
         self._write.submit(lambda connection: self._prepareOne(connection, table)).addErrback(lambda _: None)
 
     def submit(self, operation, single=False):
@@ -134,7 +134,12 @@ class Database:
     def _prepareOne(self, connection, table):
         try:
             prepare(self, connection, table)
-        except BackendError as error:
+        except (BackendError, self.Error) as problem:
+            error = problem
+            if isinstance(problem, self.Error):
+                if self.meaning(problem) != ALONE:
+                    raise
+                error = BackendError(f"{self}: table {table.name}: {self.explained(problem)}")
             if self.refused.get(table.name) != str(error):
                 self.reactor.callFromThread(self.log.error, "{error}", error=str(error))
             self.refused[table.name] = str(error)

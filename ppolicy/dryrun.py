@@ -1,13 +1,17 @@
 """
-Ask a policy about one request and show every step; without `--write` nothing outside of memory changes.
+Ask a policy about one request and show every step; without `--write` nothing outside of memory changes. And
+have a check carry out a command.
 """
 
+import inspect
 from time import monotonic
 
-from ppolicy.errors import BrokenAnswer, DeadlineExceeded
+from ppolicy.errors import BrokenAnswer, DeadlineExceeded, PPolicyError
 from ppolicy.listeners import Port
 from ppolicy.policy import Factory
 
+# Seconds that a command of the administrator may take.
+COMMAND = 60.0
 PORT = Port("TCP", "127.0.0.1", 10031, "")
 
 
@@ -57,6 +61,42 @@ def tryCheck(server, generation, name, data, arguments):
         return {"steps": steps(factory)}
 
     return server.bridge.run(work, timeout=generation.options.requestTimeout)
+
+
+def carryOut(server, generation, request):
+    """
+    Have a check carry out a command of the administrator.
+
+    @param request: {family, check, command, arguments}; the check may be None where only one is of this family.
+    @return: a Deferred of the dictionary that the check gives.
+    @raises PPolicyError: when there is no such check or command, or it does not take these arguments.
+    """
+    family, name = request.get("family"), request.get("check")
+    slots = {slot.name: slot for slot in generation.slots.values() if slot.check.family == family}
+    if name is None and len(slots) == 1:
+        (name,) = slots
+    slot = slots.get(name)
+    if slot is None:
+        there = f"there is {', '.join(slots)}" if slots else "there is none"
+        raise PPolicyError(f"no {family} check {name!r} in modules; {there}" if name else f"which check? {there}")
+    method = getattr(type(slot.check), str(request.get("command")), None)
+    arguments = request.get("arguments") or {}
+    if not hasattr(method, "changes") or not isinstance(arguments, dict):
+        raise PPolicyError(f"{slot.name} has no command {request.get('command')!r}")
+    try:
+        inspect.signature(method).bind(slot.check, **arguments)
+    except TypeError as error:
+        raise PPolicyError(f"{slot.name}: {error}") from None
+
+    def work():
+        answer = method(slot.check, **arguments)
+        if method.changes:
+            for one in slots.values():
+                server.cache.flush(one.token)
+            server.repeats.flush()
+        return answer
+
+    return server.bridge.run(work, timeout=COMMAND)
 
 
 def steps(factory):

@@ -17,51 +17,14 @@ _AGAIN = (1205, 1213, 1020)
 _NO_SUCH_TABLE = 1146
 # The user may not do this: with a database, a command, with a table.
 _FORBIDDEN = (1044, 1142, 1227)
-# Errors of the server that are about one statement: duplicates, values and columns that do not fit, rights on a
-# table, syntax. All others concern the connection, the disk or the server as a whole.
-_ALONE = frozenset(
+# Errors that are about the connection, the account, the disk or the server as a whole, beside those of the client
+# (2000 and above); all others are about one statement.
+_LOST = frozenset(
     (
-        *(
-            1048,
-            1050,
-            1052,
-            1054,
-            1060,
-            1061,
-            1062,
-            1064,
-            1069,
-            1071,
-            1091,
-            1099,
-            1110,
-            1136,
-            1142,
-            1143,
-            1146,
-            1153,
-        ),
-        *(
-            1176,
-            1222,
-            1227,
-            1242,
-            1247,
-            1260,
-            1264,
-            1265,
-            1267,
-            1270,
-            1271,
-            1292,
-            1300,
-            1305,
-            1364,
-            1366,
-            1369,
-            1370,
-        ),
-        *(1406, 1411, 1416, 1441, 1452, 1690, 1901, 1906, 3819, 4025),
+        *(3, 20, 28, 1021, 1026, 1030, 1114, 1135, 1180),  # files, the disk, memory
+        *(1040, 1041, 1042, 1043, 1044, 1045, 1049, 1129, 1130, 1203, 1226, 4151),  # no entry
+        *(1053, 1077, 1078, 1079, 1152, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1317, 1927, 1969),  # hung up
+        *(1290, 1792, 1836),  # read-only
     )
 )
 
@@ -144,9 +107,9 @@ class MariaDB(Database):
             return AGAIN
         if number == _NO_SUCH_TABLE:
             return MISSING
-        if number in _ALONE or isinstance(error, pymysql.DataError | pymysql.NotSupportedError):
-            return ALONE
-        return LOST
+        if not isinstance(number, int) or number == 0 or 2000 <= number < 3000 or number in _LOST:
+            return LOST
+        return LOST if isinstance(error, OSError | pymysql.InterfaceError) else ALONE
 
     def explained(self, error):
         number, text = error.args[:2] if len(error.args) > 1 else (None, str(error))

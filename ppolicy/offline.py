@@ -4,6 +4,8 @@ What the command does without a running server: check a configuration, try a che
 
 import re
 
+from twisted.internet.defer import maybeDeferred
+
 from ppolicy import config, control, dryrun, listeners
 from ppolicy.errors import ConfigError, PPolicyError
 from ppolicy.policy import Generation
@@ -11,6 +13,7 @@ from ppolicy.protocol import parseRequest
 from ppolicy.registry import Registry
 from ppolicy.service import Server, controlPath, lockFolder, openDatabase, stateFolder
 from ppolicy.state import StateStore
+from ppolicy.tables import TableService
 
 
 def load(path):
@@ -30,6 +33,7 @@ def start(configuration):
 
     server = Server(reactor, configuration.options, dryRun=True)
     server.state = StateStore(server.bridge)
+    server.tables = TableService(server.bridge)
     generation = Generation(0, configuration, server)
     generation.start()
     generation.stop()
@@ -146,6 +150,19 @@ def tryCheck(configuration, name, data, arguments, write):
     )[0]
 
 
+def carryOut(configuration, request):
+    """
+    Have a check carry out a command of the administrator, where no server is running.
+    """
+    return _run(configuration, True, lambda server, generation: [lambda: _carryOut(server, generation, request)])[
+        0
+    ]
+
+
+def _carryOut(server, generation, request):
+    return maybeDeferred(dryrun.carryOut, server, generation, request)
+
+
 def _spec(configuration, name):
     try:
         cls = Registry(configuration.options.modulePath).find(name)
@@ -171,7 +188,9 @@ def _run(configuration, write, questions):
         lockFolder(stateFolder(configuration))
     database = openDatabase(reactor, configuration, readOnly=not write)
     server.state = StateStore(server.bridge, database)
+    server.tables = TableService(server.bridge, database)
     server.state.start()
+    server.tables.start()
     answers, problems = [], []
 
     def step(left):
@@ -186,6 +205,7 @@ def _run(configuration, write, questions):
 
     def finish():
         generation.stop()
+        server.tables.stop()
         server.state.stop().addTimeout(10, reactor).addBoth(lambda _: reactor.stop())
 
     generation = Generation(0, configuration, server)

@@ -88,6 +88,8 @@ class Generation:
             try:
                 check = spec.create()
                 check.state = self.server.state
+                check.tables = self.server.tables
+                check.forgetResults = functools.partial(self._forget, spec.name)
                 check.dryRun = self.server.dryRun
                 check.factory = self
                 check.start()
@@ -103,6 +105,11 @@ class Generation:
                 old = predecessor.slots.get(name)
                 if old is not None and slot.same(old):
                     slot.token = old.token
+
+    def _forget(self, name):
+        slot = self.slots.get(name)
+        if slot is not None:
+            self.cache.flush(slot.token)
 
     def _refusals(self, spec, error):
         where = f"{spec.name} ({spec.cls.__name__})"

@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from ppolicy.errors import BackendError, ConfigError
 from ppolicy.statement import Compiled
@@ -34,6 +34,8 @@ READABLE = 512
 LISTED = 255
 # The slots that the window of an `add` is divided into.
 SLOTS = 10
+# So many characters of a text are in an index.
+_PREFIX = 100
 # The generated column of lists on MariaDB.
 ROW_KEY = "row_key"
 
@@ -178,11 +180,15 @@ def _mysqlIndex(table, index, dialect):
         return f"KEY {quote(index.name)} ({', '.join(columns)})"
     folded = columns if table.info["caseSensitive"] else [f"LOWER({column})" for column in columns]
     first = table.columns[index.columns[0].name]
-    prefix = "(100)" if isinstance(first.type, String) else ""
+    isLong = isinstance(first.type, String) and (first.type.length or _PREFIX + 1) > _PREFIX
+    prefix = f"({_PREFIX})" if isLong else ""
     hashed = f"UNHEX(SHA2(CONCAT_WS(CHAR(10), {', '.join(folded)}), 256))"
-    return (
-        f"{quote(ROW_KEY)} BINARY(32) GENERATED ALWAYS AS ({hashed}) STORED, \n\tUNIQUE KEY {quote(index.name)} ({quote(ROW_KEY)}),"
-        f" \n\tKEY {quote(index.name + '_first')} ({columns[0]}{prefix})"
+    return ", \n\t".join(
+        (
+            f"{quote(ROW_KEY)} BINARY(32) GENERATED ALWAYS AS ({hashed}) STORED",
+            f"UNIQUE KEY {quote(index.name)} ({quote(ROW_KEY)})",
+            f"KEY {quote(index.name + '_first')} ({columns[0]}{prefix})",
+        )
     )
 
 
@@ -211,12 +217,26 @@ def prepare(database, connection, table):
         present = database.columns(connection, table.name) or []
     if not database.readOnly:
         _upgrade(database, connection, table, present)
+        _widen(database, connection, table, present)
         present = database.columns(connection, table.name)
     missing = [column.name for column in table.columns if column.name not in present]
     if missing:
         raise BackendError(
             f"{database}: table {table.name} has no column {', '.join(missing)}{_hint(table, present)}"
         )
+
+
+def _widen(database, connection, table, present):
+    """
+    A list of ours gets the columns that another check wants to see in it.
+    """
+    if table.info["kind"] != "list" or _noted(database, connection, table) is None:
+        return
+    preparer = database.dialect.identifier_preparer
+    for column in table.columns:
+        if column.name not in present and column.name not in table.info["keys"]:
+            specification = CreateColumn(column).compile(dialect=database.dialect)
+            connection.execute(f"ALTER TABLE {preparer.format_table(table)} ADD COLUMN {specification}")
 
 
 def _hint(table, present):
@@ -240,12 +260,21 @@ def _upgrade(database, connection, table, present):
         _note(database, connection, table)
 
 
+def _noted(database, connection, table):
+    """
+    The version of a table as it was noted, else None.
+    """
+    if database.columns(connection, VERSION_TABLE.name) is None:
+        return None
+    noted = select(VERSION_TABLE.c.version).where(VERSION_TABLE.c.name == table.name)
+    rows = Compiled(noted, database.dialect)(connection).fetchall()
+    return rows[0][0] if rows else None
+
+
 def _version(database, connection, table, present):
-    if database.columns(connection, VERSION_TABLE.name) is not None:
-        noted = select(VERSION_TABLE.c.version).where(VERSION_TABLE.c.name == table.name)
-        rows = Compiled(noted, database.dialect)(connection).fetchall()
-        if rows:
-            return rows[0][0]
+    version = _noted(database, connection, table)
+    if version is not None:
+        return version
     # Nothing is noted where somebody else created the tables, and for those older than the notes.
     if table.info["kind"] == "touch" and "key" in present and "previous" not in present:
         return 1

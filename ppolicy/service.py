@@ -26,7 +26,7 @@ from ppolicy import __version__, config, listeners
 from ppolicy.bridge import Bridge
 from ppolicy.cache import ResultCache
 from ppolicy.control import ControlListener
-from ppolicy.dryrun import explain
+from ppolicy.dryrun import carryOut, explain
 from ppolicy.errors import ConfigError, PPolicyError
 from ppolicy.logs import ToTwisted
 from ppolicy.options import AT_START
@@ -35,6 +35,7 @@ from ppolicy.protocol import Outbox, PolicyListener
 from ppolicy.requestlog import FORMS
 from ppolicy.sqlite import SQLite
 from ppolicy.state import StateStore
+from ppolicy.tables import TableService
 from ppolicy.target import Target, parse
 from ppolicy.threads import ThreadPool
 from ppolicy.watchdog import Watchdog
@@ -65,7 +66,7 @@ class Server:
         self.repeats = ResultCache(REPEATS)
         self.modulePool = ThreadPool(self.bridge, "module", options.workerThreads)
         self.policyPool = ThreadPool(self.bridge, "policy", options.workerThreads)
-        self.state = None
+        self.state = self.tables = None
         self.dryRun = dryRun
         self.generation = None
         self.connections = set()
@@ -197,7 +198,9 @@ class PPolicyService(Service):
                 "request lines go to stdout, which is /dev/null here; set logTarget to a file or 'syslog'"
             )
         server.state = StateStore(server.bridge, openDatabase(self._reactor, configuration))
+        server.tables = TableService(server.bridge, server.state.database)
         server.state.start()
+        server.tables.start()
         self._reloadPool = ThreadPool(server.bridge, "reload", 1)
         generation = Generation(1, configuration, server)
         generation.start()
@@ -247,6 +250,7 @@ class PPolicyService(Service):
             "reload": lambda request: self.reload(),
             "cache.flush": self._flushCache,
             "explain": self._explain,
+            "command": self._command,
         }
         listeners.removeStale(path)
         self._control = self._reactor.listenUNIX(str(path), ControlListener(verbs), mode=0o660)
@@ -322,6 +326,7 @@ class PPolicyService(Service):
         if self._control is not None:
             yield maybeDeferred(self._control.stopListening)
         server.generation.stop()
+        server.tables.stop()
         yield _within(self._reactor, server.state.stop(), GRACE)
         server.bridge.stop()
         server.bridge.watch.stop()
@@ -447,7 +452,7 @@ class PPolicyService(Service):
                     "problem": database.problem,
                     "waiting": database.waiting,
                     "tables": {
-                        name: database.refused.get(name) or f"{len(table)} rows in memory"
+                        name: database.refused.get(name) or table.described()
                         for name, table in server.state.tables.items()
                     },
                 }
@@ -463,6 +468,12 @@ class PPolicyService(Service):
         if slot is None:
             raise PPolicyError(f"there is no check {name!r}; modules has {', '.join(generation.slots) or 'none'}")
         return {"flushed": self.server.cache.flush(slot.token)}
+
+    def _command(self, request):
+        """
+        A command of the administrator, carried out by the check that it is about.
+        """
+        return carryOut(self.server, self.server.generation, request)
 
     def _explain(self, request):
         data = request.get("request")

@@ -5,7 +5,7 @@ server's clock, and all operations of one turn of the reactor that are alike sha
 
 import math
 
-from sqlalchemy import bindparam, case, delete, func, literal_column, select, text
+from sqlalchemy import bindparam, case, delete, func, literal_column, select, text, update
 from sqlalchemy.dialects.mysql import insert
 
 from ppolicy.bridge import Gate, inReactor, wait
@@ -18,6 +18,8 @@ _CHUNK = 500
 # The most rows of one statement.
 _ROWS = 256
 _PAUSE = 0.01
+# The most rows that one command changes.
+_ALTERED = 100_000
 
 # The server's clock in seconds since 1970, the same wherever it stands in a statement.
 NOW = func.unix_timestamp(func.now(text("6")))
@@ -171,8 +173,11 @@ class SharedTable:
             if name in (self.kind, "put")
         }
 
-    def __len__(self):
-        return 0
+    def described(self):
+        """
+        What it holds, for the status.
+        """
+        return "shared"
 
     def open(self):
         """
@@ -242,6 +247,20 @@ class SharedTable:
         while found := self._scan(like, _CHUNK):
             removed += self._forget([digest for digest, _ in found])
         return removed
+
+    @inReactor
+    def alter(self, like, values, ttl):
+        table = self.schema
+        change = update(table).where(table.c.key == bindparam("digest"))
+        statement = Compiled(change.values(**values, expires=NOW + bindparam("ttl")), self._database.dialect)
+        found = self._scan(like, _ALTERED)
+
+        def alter(connection):
+            for digest, _ in found:
+                statement(connection, digest=digest, ttl=ttl)
+
+        wait(self._database.submit(alter))
+        return len(found)
 
     @inReactor
     def statistics(self, where):

@@ -18,7 +18,11 @@ _LOCKED = 0.25
 class _Connection(sqlite3.Connection):
     """
     With the methods that operations use on every database.
+
+    @ivar reading: True when it only reads.
     """
+
+    reading = False
 
     def stream(self, text, values=()):
         """
@@ -44,7 +48,6 @@ class SQLite(Database):
         return str(self.path)
 
     def connect(self, role):
-        reading = self.readOnly or role != "write"
         if not self.readOnly:
             self._createFile()
         target = f"file:{_quoted(self.path)}?mode={'ro' if self.readOnly else 'rwc'}"
@@ -57,7 +60,8 @@ class SQLite(Database):
                 connection.execute("PRAGMA journal_mode=WAL")
                 # In WAL mode NORMAL survives the death of the process; a power cut may lose the last commits.
                 connection.execute("PRAGMA synchronous=NORMAL")
-            if reading:
+            connection.reading = self.readOnly or role != "write"
+            if connection.reading:
                 connection.execute("PRAGMA query_only=ON")
             connection.execute("SELECT count(*) FROM sqlite_master")
         except sqlite3.Error:
@@ -78,7 +82,7 @@ class SQLite(Database):
         return sqlite3.connect(self.path, timeout=_BUSY)
 
     def begin(self, connection):
-        connection.execute("BEGIN" if self.readOnly else "BEGIN IMMEDIATE")
+        connection.execute("BEGIN" if connection.reading else "BEGIN IMMEDIATE")
 
     def commit(self, connection):
         connection.execute("COMMIT")

@@ -224,6 +224,13 @@ class LocalTable:
     def __len__(self):
         return len(self._rows)
 
+    def described(self):
+        """
+        What it holds, for the status.
+        """
+        more = "" if self._complete else ", more in the file"
+        return f"{len(self._rows)} rows in memory{more}, {len(self._dirty)} to be written"
+
     # Loading
 
     def open(self):
@@ -468,6 +475,25 @@ class LocalTable:
             self._forget([digest for digest, _ in found])
             removed += len(found)
         return removed
+
+    @inReactor
+    def alter(self, like, values, ttl):
+        """
+        Set fields of all rows that L{scan} with the same C{like} would give, and have them live so long.
+
+        @param values: {field: value}
+        @return: how many there were.
+        """
+        found = self._scan(like, FRONT)
+        expires = self._store.clock() + ttl
+        for digest, row in found:
+            changed = row | values | {"expires": expires}
+            fields = tuple(changed[name] for name in (*self.fields, "expires"))
+            self._keep(digest, fields, tuple(row.get(name, "") for name in self.columns), behind=True)
+        self._flushAll()
+        if self._writes:
+            wait(self._database.submit(lambda connection: None))
+        return len(found)
 
     @inReactor
     def statistics(self, where):

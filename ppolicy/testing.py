@@ -10,6 +10,7 @@ from ppolicy.bridge import Bridge
 from ppolicy.errors import ConfigError
 from ppolicy.registry import Registry
 from ppolicy.state import StateStore
+from ppolicy.tables import TableService
 
 
 def make(kind, state=None, **parameters):
@@ -28,6 +29,8 @@ def make(kind, state=None, **parameters):
     check = cls(cls.__name__.lower())
     check.assume(accepted)
     check.state = state or memoryState()
+    check.tables = TableService(check.state.bridge, check.state.database)
+    check.forgetResults = lambda: None
     return check
 
 

@@ -26,14 +26,14 @@ ORDER = [
         "mariadb",
         "sqlite",
     ),
-    *("watchdog", "bridge", "logs", "threads", "check", "Base", "rows", "shared", "state"),
+    *("watchdog", "bridge", "logs", "threads", "check", "Base", "rows", "shared", "state", "tables", "listcheck"),
     *("registry", "config", "policy", "protocol", "dryrun", "service"),
-    *("offline", "reference", "testing", "__main__"),
+    *("offline", "administration", "reference", "testing", "__main__"),
 ]
 
 # What check modules may import of ppolicy: the contract, and services that are no part of the server.
 CONTRACT = {"ppolicy.check", "ppolicy.errors"}
-SERVICES = {"ppolicy.listfile", "ppolicy.writer"}
+SERVICES = {"ppolicy.listcheck", "ppolicy.listfile", "ppolicy.tables", "ppolicy.writer"}
 
 CORE = sorted((ROOT / "ppolicy").glob("*.py"))
 CHECKS = sorted(path for path in (ROOT / "modules").glob("*.py") if path.stem != "__init__")

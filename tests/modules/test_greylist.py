@@ -80,7 +80,7 @@ class GreylistTests(SynchronousTestCase):
         """
         self.check()
         self.clock.advance(600)
-        for change in ({"sender": "x@y"}, {"recipient": "x@y"}, {"client_address": "192.0.2.2"}):
+        for change in ({"sender": "x@y"}, {"recipient": "x@y"}, {"client_address": "192.0.3.1"}):
             self.assertEqual(-1, self.check(**change)[0], change)
 
     def test_case(self):

@@ -1,0 +1,253 @@
+"""
+The commands about what checks keep: C{ppolicy greylist} and C{ppolicy list}.
+"""
+
+import csv
+import json
+import sys
+import time
+
+import click
+
+from ppolicy.errors import PPolicyError
+
+_CONFIG = "The configuration; by default $PPOLICY_CONF, ./ppolicy.conf, /etc/ppolicy/ppolicy.conf."
+# Rows of an import that are sent to the server at once.
+_PORTION = 500
+
+
+def options(function):
+    """
+    The options that all of these commands have.
+    """
+    function = click.option("-c", "--config", "path", metavar="FILE", help=_CONFIG)(function)
+    return click.option("--json", "asJson", is_flag=True, help="Print JSON.")(function)
+
+
+def ask(path, family, check, command, **arguments):
+    """
+    Have the running server's check do something; without a server do it here.
+    """
+    from ppolicy import config, control, offline, service
+
+    configured = config.find(path)
+    request = {"family": family, "check": check, "command": command, "arguments": arguments}
+    socket = service.controlPath(config.glance(configured))
+    try:
+        return control.ask(socket, "command", **request)
+    except control.NoServer:
+        return offline.carryOut(offline.load(path), request)
+
+
+def show(answer, asJson, rows=None):
+    """
+    Print an answer: JSON, or its rows as a table.
+    """
+    if asJson:
+        click.echo(json.dumps(answer, default=str))
+    elif rows is None:
+        for name, value in answer.items():
+            click.echo(f"{name}: {value}")
+    else:
+        table(answer[rows])
+
+
+def table(rows):
+    """
+    Print dictionaries as lines with columns.
+    """
+    if not rows:
+        click.echo("nothing found", err=True)
+        return
+    names = list(rows[0])
+    lines = [names, *([_cell(name, row[name]) for name in names] for row in rows)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(names))]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(name, value):
+    if name in ("first", "last", "expires", "soft_expire", "hard_expire") and value:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(value)))
+    return str(value).encode("unicode_escape").decode("ascii") if not str(value).isprintable() else str(value)
+
+
+@click.group()
+def greylist():
+    """
+    The triplets of a greylist.
+
+    A text with * in it stands for everything that looks like it.
+    """
+
+
+def _triplet(function):
+    for name, text in (
+        ("client", "Client address or network."),
+        ("recipient", "Recipient."),
+        ("sender", "Envelope sender; '' for bounces."),
+    ):
+        function = click.option(f"--{name}", metavar="TEXT", help=text)(function)
+    return options(click.option("--check", metavar="NAME", help="The check, where there are several.")(function))
+
+
+@greylist.command("list")
+@_triplet
+@click.option("--limit", default=100, show_default=True, help="At most so many.")
+def listTriplets(path, asJson, check, sender, recipient, client, limit):
+    """
+    List triplets, those that stay longest first.
+    """
+    answer = ask(path, "greylist", check, "list", sender=sender, recipient=recipient, client=client, limit=limit)
+    show(answer, asJson, "triplets")
+
+
+@greylist.command("show")
+@click.argument("sender")
+@click.argument("recipient")
+@click.argument("client")
+@options
+@click.option("--check", metavar="NAME", help="The check, where there are several.")
+def showTriplet(path, asJson, check, sender, recipient, client):
+    """
+    Show one triplet as the check would count it.
+    """
+    answer = ask(path, "greylist", check, "show", sender=sender, recipient=recipient, client=client)
+    show(answer, asJson, "triplets")
+
+
+@greylist.command("allow")
+@_triplet
+def allowTriplets(path, asJson, check, sender, recipient, client):
+    """
+    Have triplets pass from now on. One that is named in full need not be there.
+    """
+    show(ask(path, "greylist", check, "allow", sender=sender, recipient=recipient, client=client), asJson)
+
+
+@greylist.command("remove")
+@_triplet
+def removeTriplets(path, asJson, check, sender, recipient, client):
+    """
+    Forget triplets: they have to wait again.
+    """
+    show(ask(path, "greylist", check, "remove", sender=sender, recipient=recipient, client=client), asJson)
+
+
+@greylist.command("stats")
+@options
+@click.option("--check", metavar="NAME", help="The check, where there are several.")
+def countTriplets(path, asJson, check):
+    """
+    Count triplets: those that wait, have passed, were never tried again.
+    """
+    show(ask(path, "greylist", check, "stats"), asJson)
+
+
+class List:
+    """
+    The list that a command is about.
+    """
+
+    def __init__(self, name):
+        self.name = name
+
+    def ask(self, path, command, **arguments):
+        return ask(path, "list", self.name, command, **arguments)
+
+
+@click.group("list")
+@click.argument("name")
+@click.pass_context
+def lists(context, name):
+    """
+    The values of a list; NAME is the check that looks them up.
+    """
+    context.obj = List(name)
+
+
+def _table(function):
+    return options(
+        click.option("--table", metavar="TABLE", help="The table, where the check has several.")(function)
+    )
+
+
+@lists.command("show")
+@_table
+@click.argument("like", required=False)
+@click.option("--limit", default=100, show_default=True, help="At most so many.")
+@click.pass_obj
+def showList(chosen, path, asJson, table, like, limit):
+    """
+    Show rows; LIKE is what the first column looks like, with * for anything.
+    """
+    show(chosen.ask(path, "show", table=table, like=like, limit=limit), asJson, "rows")
+
+
+@lists.command("add")
+@_table
+@click.argument("values", nargs=-1, required=True)
+@click.option("--with", "beside", metavar="COLUMN=TEXT", multiple=True, help="What stands beside the values.")
+@click.option("--live", default=0.0, help="Seconds until the row expires; 0: never.")
+@click.pass_obj
+def addToList(chosen, path, asJson, table, values, beside, live):
+    """
+    Add a row: one value for each column that is compared.
+    """
+    wrong = [one for one in beside if "=" not in one]
+    if wrong:
+        raise PPolicyError(f"--with {wrong[0]}: is no COLUMN=TEXT")
+    columns = dict(one.split("=", 1) for one in beside)
+    show(chosen.ask(path, "add", table=table, values=[list(values)], columns=columns, live=live), asJson)
+
+
+@lists.command("remove")
+@_table
+@click.argument("values", nargs=-1, required=True)
+@click.pass_obj
+def removeFromList(chosen, path, asJson, table, values):
+    """
+    Remove a row.
+    """
+    show(chosen.ask(path, "remove", table=table, values=[list(values)]), asJson)
+
+
+@lists.command("import")
+@_table
+@click.argument("file", type=click.File(encoding="utf-8", errors="surrogateescape"), default="-")
+@click.pass_obj
+def importList(chosen, path, asJson, table, file):
+    """
+    Add the rows of a CSV file (or standard input): the values of the columns that are compared.
+    """
+    rows = [[one.strip() for one in row] for row in csv.reader(file) if row and not row[0].startswith("#")]
+    added = 0
+    with click.progressbar(length=len(rows), label="rows", file=sys.stderr) as bar:
+        for start in range(0, len(rows), _PORTION):
+            portion = rows[start : start + _PORTION]
+            added += chosen.ask(path, "add", table=table, values=portion)["added"]
+            bar.update(len(portion))
+    show({"added": added}, asJson)
+
+
+@lists.command("export")
+@_table
+@click.pass_obj
+def exportList(chosen, path, asJson, table):
+    """
+    Print all rows as CSV, in the form that import reads.
+    """
+    after, rows = 0, []
+    writer = csv.writer(sys.stdout)
+    while portion := chosen.ask(path, "export", table=table, after=after, limit=_PORTION):
+        found = portion["rows"]
+        if asJson:
+            rows += found
+        else:
+            for row in found:
+                writer.writerow([row[column] for column in portion["columns"]])
+        after += len(found)
+        if len(found) < _PORTION:
+            break
+    if asJson:
+        click.echo(json.dumps({"rows": rows}, default=str))

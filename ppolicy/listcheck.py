@@ -1,0 +1,240 @@
+"""
+What the check modules for lists have in common: parameters, sources of values, and the commands of C{ppolicy
+list}.
+"""
+
+from pathlib import Path
+
+from ppolicy.check import Check, command, parameter
+from ppolicy.errors import BackendError, ParamError
+from ppolicy.listfile import ListFile
+from ppolicy.tables import combinations
+
+# What an administrator sees of a list at once, unless more is asked for.
+_SHOWN = 100
+_EXPORTED = 100_000
+
+TROUBLE = (BackendError, TimeoutError)
+
+
+class ListCheck(Check):
+    """
+    A check that looks values up in tables of the database or in files.
+    """
+
+    cacheCaseSensitive: bool = parameter(False, "tell upper and lower case apart")
+    cacheAll: bool = parameter(False, "keep the whole table in memory")
+    cacheAllRefresh: float = parameter(900, "seconds after which the whole table is loaded again", minimum=1)
+    cacheAllExpire: float = parameter(
+        3600, "seconds a loaded table is used when it cannot be loaded again", minimum=1
+    )
+
+    family = "list"
+
+    def openTable(self, table, keys, retcols=None, types=None, times=()):
+        """
+        A table of the database as a source.
+
+        @raises ConfigError: when a name cannot be one.
+        """
+        if self.cacheAllExpire < self.cacheAllRefresh:
+            raise ParamError("cacheAllExpire must not be shorter than cacheAllRefresh")
+        source = self.tables.table(
+            table,
+            keys,
+            retcols,
+            types=types,
+            times=times,
+            caseSensitive=self.cacheCaseSensitive,
+            cacheAll=self.cacheAll,
+            refresh=self.cacheAllRefresh,
+            expire=self.cacheAllExpire,
+            forget=self.forgetResults,
+        )
+        source.open()
+        self._opened().append(source)
+        return source
+
+    def openFile(self, path):
+        """
+        A file as a source.
+
+        @raises ConfigError: when it cannot be read, or something in it is wrong.
+        """
+        source = FileSource(path, self.cacheCaseSensitive)
+        self.tables.watch(source.file, self.forgetResults)
+        self._opened().append(source)
+        source.close = lambda: self.tables.unwatch(source.file)
+        return source
+
+    def _opened(self):
+        if "sources" not in self.__dict__:
+            self.sources = []
+        return self.sources
+
+    def stop(self):
+        for source in self._opened():
+            source.close()
+
+    def values(self, data, params):
+        """
+        The combinations of values to look up.
+        """
+        return combinations(data, params)
+
+    def folded(self, data, params):
+        """
+        What the answer depends on, for C{hashArg}.
+        """
+        values = tuple(tuple(value) if isinstance(value := data.get(name, ""), list) else value for name in params)
+        return values if self.cacheCaseSensitive else repr(values).lower()
+
+    # Commands
+
+    def _table(self, table):
+        """
+        The table that a command is about.
+        """
+        tables = [source for source in self._opened() if not isinstance(source, FileSource)]
+        named = [source for source in tables if source.name == table] if table else tables
+        if len(named) == 1:
+            return named[0]
+        if not tables:
+            raise BackendError(f"{self.name} has no table: edit its file, it is read again by itself")
+        raise BackendError(f"{self.name}: which table? there is {', '.join(source.name for source in tables)}")
+
+    @command
+    def show(self, table=None, like=None, limit=_SHOWN):
+        source = self._table(table)
+        like = {source.keys[0]: like} if isinstance(like, str) else like
+        return {"table": source.name, "rows": source.scan(like, int(limit))}
+
+    @command(changes=True)
+    def add(self, values, table=None, columns=None, live=0.0):
+        """
+        @param values: lists of texts, one for each key column.
+        """
+        source = self._table(table)
+        source.add(self._rows(source, values), columns, [float(live)] * len(source.times))
+        return {"table": source.name, "added": len(values)}
+
+    @command(changes=True)
+    def remove(self, values, table=None):
+        source = self._table(table)
+        return {"table": source.name, "removed": source.remove(self._rows(source, values))}
+
+    @command
+    def export(self, table=None, limit=_EXPORTED, after=0):
+        source = self._table(table)
+        rows = source.scan(None, int(limit), int(after))
+        return {"table": source.name, "columns": [*source.keys, *source.others], "rows": rows}
+
+    def _rows(self, source, values):
+        if not isinstance(values, list) or not all(
+            isinstance(row, list) and len(row) == len(source.keys) and all(isinstance(one, str) for one in row)
+            for row in values
+        ):
+            raise BackendError(
+                f"list {source.name}: a row has {len(source.keys)} values: {', '.join(source.keys)}"
+            )
+        return [tuple(row) for row in values]
+
+
+class BlackWhiteCheck(ListCheck):
+    """
+    Two lists; white wins.
+    """
+
+    tableWhitelist: str | None = parameter(None, "table of what is white")
+    tableBlacklist: str | None = parameter(None, "table of what is black")
+    fileWhitelist: Path | None = parameter(None, "file of what is white, instead of a table")
+    fileBlacklist: Path | None = parameter(None, "file of what is black, instead of a table")
+    mappingWhitelist: dict = parameter({}, "{attribute: (column, SQL type)} of the white table")
+    mappingBlacklist: dict = parameter({}, "{attribute: (column, SQL type)} of the black table")
+    retcolsWhitelist: str | list[str] | None = parameter(None, "columns of the white table that are returned")
+    retcolsBlacklist: str | list[str] | None = parameter(None, "columns of the black table that are returned")
+
+    def openLists(self, params):
+        """
+        Both sources, C{self.white} and C{self.black}, None where there is none.
+        """
+        self.white = self._openList("Whitelist", params)
+        self.black = self._openList("Blacklist", params)
+        if self.white is None and self.black is None:
+            raise ParamError("tableWhitelist, tableBlacklist, fileWhitelist or fileBlacklist must be given")
+
+    def _openList(self, which, params):
+        table, file = getattr(self, f"table{which}"), getattr(self, f"file{which}")
+        if table is not None and file is not None:
+            raise ParamError(f"table{which} and file{which} exclude each other")
+        if file is not None:
+            if len(params) != 1:
+                raise ParamError(f"file{which} holds single values, so param must be a single attribute")
+            return self.openFile(file)
+        if table is None:
+            return None
+        columns, types = mapped(params, getattr(self, f"mapping{which}"))
+        return self.openTable(table, columns, getattr(self, f"retcols{which}"), types)
+
+    def decide(self, combinations):
+        """
+        @return: the check's answer: the list that has the earlier combination decides, the white one of equals.
+        """
+        try:
+            white = self.white.find(combinations) if self.white else None
+            if white is not None and white[0] == 0:
+                return 1, white[1]
+            black = self.black.find(combinations) if self.black else None
+        except TROUBLE:
+            return 0, None
+        if white is not None and (black is None or white[0] <= black[0]):
+            return 1, white[1]
+        return (0, ()) if black is None else (-1, black[1])
+
+
+class FileSource:
+    """
+    A L{ListFile} that is asked as a L{ppolicy.tables.ListTable} is.
+    """
+
+    def __init__(self, path, caseSensitive):
+        self.file = ListFile(path, caseSensitive)
+        self.file.load()
+        self.name = str(path)
+
+    def find(self, combinations):
+        """
+        @return: (place, (entry, text beside it)) of the first value that an entry matches, else None.
+        """
+        for place, (value,) in enumerate(combinations):
+            found = self.file.find(value)
+            if found is not None:
+                return place, found[:2]
+        return None
+
+
+def mapped(params, mapping):
+    """
+    The columns for some attributes.
+
+    @param mapping: {attribute: column, or (column,), or (column, SQL type)}
+    @return: (columns in the order of the attributes, {column: SQL type})
+    @raises ParamError: when the mapping is none.
+    """
+    columns, types = [], {}
+    for name in params:
+        given = mapping.get(name) or name
+        pair = (given,) if isinstance(given, str) else tuple(given)
+        if not 1 <= len(pair) <= 2 or not all(isinstance(one, str) for one in pair):
+            raise ParamError(f"mapping: {name!r} must be mapped to a column or (column, SQL type)")
+        columns.append(pair[0])
+        if len(pair) == 2:
+            types[pair[0]] = pair[1]
+    return columns, types
+
+
+def asList(given):
+    """
+    A parameter that is one name or a list of names, as a list.
+    """
+    return [given] if isinstance(given, str) else list(given)

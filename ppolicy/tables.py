@@ -1,0 +1,503 @@
+"""
+Lists in the database: tables of values to look up, which administrators and policies fill.
+
+Values compare alike on every database: without regard to case unless it is wanted, and nothing else is the same:
+no blank at the end, no accent is overlooked. A whole table can be kept in memory, loaded in a thread.
+"""
+
+import itertools
+import re
+import time
+
+from sqlalchemy import (
+    LargeBinary,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.mysql import insert as mysqlInsert
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ppolicy.bridge import inReactor, wait
+from ppolicy.errors import BackendError, ConfigError
+from ppolicy.schema import ROW_KEY, identifier, listTable
+from ppolicy.shared import NOW
+from ppolicy.statement import Compiled
+from ppolicy.threads import ThreadPool
+
+# Seconds between two looks at files, and between two purges.
+WATCH = 2.0
+PURGE = 3600.0
+# How many combinations of values one question may have.
+COMBINATIONS = 1000
+_AGGREGATE = r"(COUNT|SUM|AVG|MIN|MAX)\(\s*(\*|\w+)\s*\)"
+_LOADING = 60.0
+_CHUNK = 500
+
+
+class TableService:
+    """
+    The lists that checks use, and what keeps them fresh.
+
+    @param database: a L{ppolicy.database.Database}, or None where there is none.
+    """
+
+    log = Logger()
+
+    def __init__(self, bridge, database=None):
+        self.bridge = bridge
+        self.database = database
+        self.tables = []
+        self._files = {}
+        self._pool = ThreadPool(bridge, "list", 1)
+        self._calls = []
+
+    def start(self):
+        self._every(WATCH, self._lookAtFiles)
+        self._every(PURGE, self._purge)
+
+    def stop(self):
+        for call in self._calls:
+            if call.active():
+                call.cancel()
+        self._pool.stop()
+
+    def _every(self, seconds, function):
+        def again():
+            self._calls.remove(call)
+            self._every(seconds, function)
+            function()
+
+        call = self.bridge.reactor.callLater(seconds, again)
+        self._calls.append(call)
+
+    def table(self, *args, **keywords):
+        """
+        A new L{ListTable} for one check, which closes it when it stops.
+        """
+        return ListTable(self, *args, **keywords)
+
+    def watch(self, file, changed):
+        """
+        Have a L{ppolicy.listfile.ListFile} read again when it changes, and C{changed()} called then.
+        """
+        self._files[file] = changed
+
+    def unwatch(self, file):
+        """
+        The opposite of L{watch}.
+        """
+        self._files.pop(file, None)
+
+    def changed(self, name):
+        """
+        The content of a table has changed: nobody may go on with what is remembered of it.
+        """
+        for table in self.tables:
+            if table.name == name:
+                table.refresh()
+
+    def _lookAtFiles(self):
+        for file, changed in list(self._files.items()):
+            self._pool.run(file.refresh).addCallback(
+                lambda new, changed=changed: changed() if new else None
+            ).addErrback(lambda failure: self.log.failure("a list file cannot be read", failure))
+
+    def _purge(self):
+        for table in self.tables:
+            table.purge()
+
+
+class ListTable:
+    """
+    One table, as one check looks things up in it. What waits may be called by policies and checks only.
+
+    @param keys: names of the columns that are compared.
+    @param retcols: what a look-up gives: None (how many rows there are), '*', a column or aggregate such as
+        C{MAX(score)}, several of them with commas, or a list of columns.
+    @param times: (soft, hard) names of the columns that say when a row expires, or nothing.
+    @param cacheAll: keep the whole table in memory.
+    @param refresh: load it again after so many seconds.
+    @param expire: do not use what is older than that.
+    @param forget: called when the content has changed.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        service,
+        name,
+        keys,
+        retcols=None,
+        *,
+        types=None,
+        times=(),
+        caseSensitive=False,
+        cacheAll=False,
+        refresh=900.0,
+        expire=3600.0,
+        forget=lambda: None,
+    ):
+        self.bridge = service.bridge
+        self.name = name
+        self.keys = tuple(keys)
+        self.caseSensitive = caseSensitive
+        self.times = tuple(times)
+        items = columnList(retcols)
+        others = [one for one in items or () if one != "*" and one not in self.keys and not _isAggregate(one)]
+        others += [
+            found[2] for found in map(_isAggregate, items or ()) if found and found[2] not in ("*", *others, *keys)
+        ]
+        self.others = tuple(dict.fromkeys(others))
+        self.schema = listTable(name, self.keys, self.others, self.times, types, caseSensitive)
+        self._service = service
+        self._database = service.database
+        self._items = items
+        self._wholeTable = cacheAll
+        self._refresh, self._expire, self._forgetResults = refresh, expire, forget
+        self._rows = None
+        self._loaded = self._nextLoad = 0.0
+        self._loading = False
+        if self._database is not None:
+            self._compile()
+
+    def _compile(self):
+        table, dialect = self.schema, self._database.dialect
+        self._match = and_(*(self._equal(table.c[key], f"v{number}") for number, key in enumerate(self.keys)))
+        chosen = self._chosen()
+        selected = select(*chosen, *self._timeLeft()).select_from(table).where(self._match)
+        if not self._aggregates():
+            selected = selected.limit(1)
+        self._find = Compiled(selected, dialect)
+        self._delete = Compiled(delete(table).where(self._match), dialect)
+        self._count = Compiled(select(func.count()).select_from(table).where(self._match), dialect)
+        whole = select(*chosen, *(table.c[key] for key in self.keys)).select_from(table)
+        if self._items is None:
+            whole = select(*(table.c[key] for key in self.keys)).select_from(table)
+        elif self._aggregates():
+            groups = [self._folded(table.c[key]) for key in self.keys]
+            whole = select(*chosen, *groups).select_from(table).group_by(*groups)
+        self._whole = Compiled(whole, dialect)
+
+    def _chosen(self):
+        table = self.schema
+        if self._items is None:
+            return [func.count()]
+        chosen = []
+        for item in self._items:
+            found = _isAggregate(item)
+            if item == "*":
+                chosen.append(text("*"))
+            elif found:
+                argument = text("*") if found[2] == "*" else table.c[found[2]]
+                chosen.append(getattr(func, found[1].lower())(argument))
+            else:
+                chosen.append(table.c[item])
+        return chosen
+
+    def _aggregates(self):
+        return self._items is None or any(map(_isAggregate, self._items))
+
+    def _timeLeft(self):
+        """
+        Seconds until each of the times, nothing where it is 0.
+        """
+        times = [self.schema.c[column] for column in self.times]
+        return [case((one > 0, one - self._now()), else_=null()) for one in times]
+
+    def _now(self):
+        return NOW if self._database.shared else bindparam("now")
+
+    # Comparing
+
+    def _equal(self, column, name):
+        """
+        An index finds the rows that may be equal, by whatever collation the column has; then octets decide.
+        """
+        given, lower, upper = bindparam(name), bindparam(f"{name}lower"), bindparam(f"{name}upper")
+        if self._database.dialect.name == "sqlite":
+            if self.caseSensitive:
+                return column.collate("BINARY") == given
+            return and_(column.collate("NOCASE").in_([lower, upper]), func.lower(column) == lower)
+        if self.caseSensitive:
+            return and_(column == given, cast(column, LargeBinary) == cast(given, LargeBinary))
+        return and_(
+            or_(column == given, column == lower, column == upper),
+            self._folded(column) == cast(lower, LargeBinary),
+        )
+
+    def _folded(self, column):
+        folded = column if self.caseSensitive else func.lower(column)
+        return folded if self._database.dialect.name == "sqlite" else cast(folded, LargeBinary)
+
+    def fold(self, value):
+        """
+        A value as it is compared, and stored.
+        """
+        value = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return value if self.caseSensitive else value.lower()
+
+    def _bound(self, values):
+        bound = {"now": time.time()}
+        for number, value in enumerate(values):
+            bound |= {f"v{number}": value, f"v{number}lower": value.lower(), f"v{number}upper": value.upper()}
+        return bound
+
+    # Looking up
+
+    def open(self):
+        """
+        Have the table created, and loaded where that is wanted. Callable in any thread.
+        """
+        self.bridge.reactor.callFromThread(self._open)
+
+    def _open(self):
+        self._service.tables.append(self)
+        if self._database is not None:
+            self._database.create(self.schema)
+            if self._wholeTable:
+                self._load()
+
+    def close(self):
+        """
+        Needed no longer. Callable in any thread.
+        """
+        self.bridge.reactor.callFromThread(lambda: self._service.tables.remove(self))
+
+    @inReactor
+    def find(self, combinations):
+        """
+        The first of several combinations of values that is in the list; it waits.
+
+        @param combinations: tuples of texts, one text for each key column.
+        @return: (place, row), the place among the combinations; None when none is there. Behind the columns
+            that were asked for the row has the seconds left until each of C{times}, None for never.
+        @raises BackendError: when the table cannot be read.
+        """
+        rows = self._inMemory()
+        folded = [tuple(map(self.fold, values)) for values in combinations]
+        if rows is not None:
+            for place, values in enumerate(folded):
+                row = rows.get(values[0] if len(values) == 1 else values)
+                if row is not None:
+                    return place, (row,) if row.__class__ is int else row
+            return None
+
+        def ask(connection):
+            for place, values in enumerate(folded):
+                row = self._find(connection, **self._bound(values)).fetchone()
+                if row is not None and (self._items is not None or row[0] > 0):
+                    return place, row
+            return None
+
+        return wait(self._present().read(ask))
+
+    def _present(self):
+        if self._database is None:
+            raise BackendError(f"list {self.name}: there is no database")
+        refused = self._database.refused.get(self.name)
+        if refused:
+            raise BackendError(refused)
+        return self._database
+
+    def _inMemory(self):
+        if not self._wholeTable:
+            return None
+        now = self.bridge.reactor.seconds()
+        if now >= self._nextLoad:
+            self._load()
+        if self._rows is None or now - self._loaded > self._expire:
+            return None
+        return self._rows
+
+    def refresh(self):
+        """
+        The content has changed.
+        """
+        self._forgetResults()
+        if self._wholeTable:
+            self._rows = None
+            self._load()
+
+    def _load(self):
+        if self._loading or self._database is None:
+            return
+        self._loading = True
+        self._nextLoad = self.bridge.reactor.seconds() + self._refresh
+        # Through the lane that creates the table, so that it is there.
+        created = self._database.submit(lambda connection: None)
+        created.addCallback(lambda _: self._database.load(self._readAll)).addBoth(self._loadedAll)
+
+    def _readAll(self, connection):
+        """
+        In a thread.
+        """
+        rows, width = {}, len(self.keys)
+        for row in connection.stream(self._whole.text, self._whole.bound({})):
+            given = [
+                one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in row[-width:]
+            ]
+            key = self.fold(given[0]) if width == 1 else tuple(map(self.fold, given))
+            if self._items is None:
+                rows[key] = rows.get(key, 0) + 1
+            else:
+                rows.setdefault(key, tuple(row[:-width]))
+        return rows
+
+    def _loadedAll(self, result):
+        self._loading = False
+        now = self.bridge.reactor.seconds()
+        if isinstance(result, Failure):
+            result.trap(BackendError)
+            self._nextLoad = now + min(_LOADING, self._refresh)
+            self.log.warn("list {name} cannot be loaded: {error}", name=self.name, error=result.getErrorMessage())
+        else:
+            self._rows, self._loaded = result, now
+
+    # Changing
+
+    @inReactor
+    def add(self, combinations, others=None, lives=()):
+        """
+        Put combinations of values into the list, or change what stands beside them; it waits.
+
+        @param others: {column: value} beside the keys.
+        @param lives: seconds until the row expires, for each of the time columns; 0 for never.
+        @raises BackendError: when that cannot be done.
+        """
+        beside = {column: (others or {}).get(column, "") for column in self.others if column in (others or {})}
+        rows = [dict(zip(self.keys, map(self.fold, values), strict=True)) | beside for values in combinations]
+        database = self._present()
+
+        def put(connection):
+            hasKey = database.shared and ROW_KEY in database.columns(connection, self.name)
+            for row in rows:
+                self._put(connection, row, lives, hasKey)
+
+        wait(database.submit(put))
+        self._service.changed(self.name)
+
+    def _put(self, connection, row, lives, hasKey):
+        """
+        One atomic statement where the table has a unique key, else several in a transaction.
+        """
+        dialect = self._database.dialect
+        now = self._now() if self._database.shared else time.time()
+        times = {column: now + life if life else 0 for column, life in zip(self.times, lives, strict=True)}
+        changes = {column: value for column, value in (row | times).items() if column not in self.keys}
+        if hasKey:
+            statement = mysqlInsert(self.schema).values(row | times)
+            given = statement.inserted
+            again = {name: given[name] for name in changes} or {self.keys[0]: given[self.keys[0]]}
+            Compiled(statement.on_duplicate_key_update(again), dialect)(connection)
+            return
+        bound = self._bound([row[key] for key in self.keys])
+        ((there,),) = self._count(connection, **bound).fetchall()
+        if not there:
+            Compiled(insert(self.schema).values(row | times), dialect)(connection)
+        elif changes:
+            Compiled(update(self.schema).where(self._match).values(changes), dialect)(connection, **bound)
+
+    @inReactor
+    def remove(self, combinations):
+        """
+        Take combinations of values out of the list; it waits.
+
+        @return: how many rows there were.
+        @raises BackendError: when that cannot be done.
+        """
+        folded = [tuple(map(self.fold, values)) for values in combinations]
+
+        def remove(connection):
+            return sum(self._delete(connection, **self._bound(values)).rowcount for values in folded)
+
+        removed = wait(self._present().submit(remove))
+        self._service.changed(self.name)
+        return removed
+
+    @inReactor
+    def scan(self, like=None, limit=1000, after=0):
+        """
+        Rows for people, as dictionaries; it waits.
+
+        @param like: {column: text}; C{*} in a text stands for anything.
+        @param after: leave out so many.
+        """
+        table = self.schema
+        query = select(*table.columns).order_by(*(table.c[key] for key in self.keys)).limit(limit).offset(after)
+        for column, pattern in (like or {}).items():
+            if column not in table.c:
+                raise BackendError(f"list {self.name} has no column {column}; it has {', '.join(table.c.keys())}")
+            escaped = re.sub(r"([!%_])", r"!\1", pattern.lower()).replace("*", "%")
+            query = query.where(func.lower(table.c[column]).like(escaped, escape="!"))
+        compiled = Compiled(query, self._present().dialect)
+        rows = wait(self._database.load(lambda connection: compiled(connection).fetchall()))
+        return [dict(zip(table.c.keys(), row, strict=True)) for row in rows]
+
+    def purge(self):
+        """
+        Delete rows whose hard time is up, in portions.
+        """
+        if not self.times or self._database is None or self._database.readOnly:
+            return
+        hard = self.schema.c[self.times[-1]]
+        query = Compiled(delete(self.schema).where(hard > 0, hard <= self._now()), self._database.dialect)
+        self._database.submit(
+            lambda connection: query(connection, now=time.time()).rowcount, single=True
+        ).addErrback(lambda failure: failure.trap(BackendError) and None)
+
+
+def columnList(retcols):
+    """
+    What 2.7's parameter C{retcols} asks for, as a list of columns and aggregates; None for nothing.
+
+    @raises ConfigError: when something in it is no name.
+    """
+    if retcols is None or retcols == [] or retcols == "":
+        return None
+    items = [one.strip() for one in retcols.split(",")] if isinstance(retcols, str) else list(retcols)
+    if items == ["*"]:
+        return items
+    for item in items:
+        found = _isAggregate(item)
+        if not found:
+            identifier(item)
+        elif found[2] != "*":
+            identifier(found[2])
+        elif found[1].upper() != "COUNT":
+            raise ConfigError(f"retcols: {item} is possible for COUNT only")
+    return items
+
+
+def _isAggregate(item):
+    return re.fullmatch(_AGGREGATE, item, re.IGNORECASE) if isinstance(item, str) else None
+
+
+def combinations(data, params):
+    """
+    The values of some attributes as tuples; where a value is a list, one tuple for each of its members (the
+    cartesian product).
+
+    @raises BackendError: when there are more than 1000.
+    """
+    choices = []
+    for name in params:
+        value = data.get(name, "")
+        choices.append(list(map(str, value)) if isinstance(value, list | tuple) else [str(value)])
+    number = 1
+    for one in choices:
+        number *= len(one)
+    if number > COMBINATIONS:
+        raise BackendError(f"{', '.join(params)}: {number} combinations of values are too many to look up")
+    return list(itertools.product(*choices))
