@@ -5,8 +5,8 @@ BIN = .venv/bin
 CONF = ppolicy.conf
 
 # Debian packages, beside Python, that the live tests and the benchmarks need.
-TEST_PACKAGES = git postfix
-BENCH_PACKAGES = gcc libc6-dev postgrey
+TEST_PACKAGES = git mariadb-server postfix
+BENCH_PACKAGES = gcc libc6-dev postgrey policyd-rate-limit mariadb-server
 
 # Installed again when one of these has changed.
 INPUTS = setup.cfg setup.py pyproject.toml ppolicy/__init__.py
@@ -41,6 +41,11 @@ style: .venv/installed-for-tests
 bench: .venv/installed-for-tests ## measure the speed; as root it installs a compiler and the peers
 	@.ci/packages $(BENCH_PACKAGES)
 	$(BIN)/python -m bench.run
+
+.PHONY: bench-large
+bench-large: .venv/installed-for-tests ## the line "growth" of make bench with ten million rows
+	@.ci/packages $(BENCH_PACKAGES)
+	$(BIN)/python -m bench.run --only growth --rows 10000000
 
 fuzz: .venv/installed-for-tests ## ten million hostile requests to a running server
 	PPOLICY_FUZZ=10000000 $(PYTEST) tests/live/test_fuzz.py

@@ -267,6 +267,27 @@ class Greylist(Check):
             raise BackendError("say which: --sender, --recipient or --client; '*' is all")
         return {"removed": self._triplets.remove(like)}
 
+    def oldTables(self):
+        return [(self.table, ("sender", "recipient", "client_address", "state"), ("date",))]
+
+    @command(changes=True)
+    def importRows(self, table, rows):
+        """
+        Take rows of 2.7: sender, recipient, client, state (1 passed, -1 waiting), the time of the last change.
+        """
+        now, taken = self.state.clock(), 0
+        for sender, recipient, client, state, date in rows:
+            left = date + (self.expiration if state > 0 else self.mustRetry) - now
+            if left <= 0:
+                continue
+            key = self.hashArg({"sender": sender, "recipient": recipient, "client_address": client})
+            first = date - self.delay if state > 0 else date
+            fields = {"first": first, "last": date, "previous": first, "count": 2 if state > 0 else 1}
+            columns = None if self.privacyKey is None else self._hidden(key)
+            self._triplets.put(key, fields, left, columns, behind=True)
+            taken += 1
+        return {"taken": taken}
+
     @command
     def stats(self):
         delay = self.delay

@@ -38,7 +38,7 @@ class List(ListCheck):
         # is the sender in the column `sender` of the table `friends`?
         modules['friends'] = ('List', {'param': 'sender', 'table': 'friends'})
         # networks from a file, read again when it changes
-        modules['networks'] = ('List', {'param': 'client_address', 'file': '/dev/null'})
+        modules['networks'] = ('List', {'param': 'client_address', 'file': 'networks.txt'})
         # the whole table in memory, and what is written beside the address
         modules['vips'] = ('List', {'param': 'recipient', 'table': 'vips', 'column': 'mail',
                                     'retcols': 'reason,score', 'cacheAll': True})

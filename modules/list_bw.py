@@ -28,7 +28,7 @@ class ListBW(BlackWhiteCheck):
         modules['bw1'] = ('ListBW', {'param': 'sender', 'tableWhitelist': 'my_whitelist',
                                      'tableBlacklist': 'my_blacklist'})
         # clients in a file of networks, and the reason from a table
-        modules['bw2'] = ('ListBW', {'param': 'client_address', 'fileWhitelist': '/dev/null',
+        modules['bw2'] = ('ListBW', {'param': 'client_address', 'fileWhitelist': 'networks.txt',
                                      'tableBlacklist': 'bad_clients',
                                      'mappingBlacklist': {'client_address': ('ip', 'VARCHAR(50)')},
                                      'retcolsBlacklist': 'reason'})

@@ -1,2 +1,2 @@
-The check modules Dummy, Sleep, DumpDataFile and Greylist, the last on an embedded SQLite database. The other
+The check modules Dummy, Sleep, DumpDataFile and Greylist. The other
 modules of ppolicy 2.7 follow.

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from ppolicy import __version__, administration, config
+from ppolicy import __version__, administration, config, databasecommands
 from ppolicy.errors import PPolicyError
 
 
@@ -171,6 +171,7 @@ def explain(path, write, asJson, request):
 
 main.add_command(administration.greylist)
 main.add_command(administration.lists)
+main.add_command(databasecommands.db)
 
 
 def _ask(path, verb, **arguments):

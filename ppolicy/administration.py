@@ -28,15 +28,41 @@ def ask(path, family, check, command, **arguments):
     """
     Have the running server's check do something; without a server do it here.
     """
+    answers = []
+
+    def dialogue():
+        answers.append((yield request(family, check, command, **arguments)))
+
+    converse(path, dialogue())
+    return answers[0]
+
+
+def request(family, check, command, **arguments):
+    """
+    A request for L{converse}.
+    """
+    return {"family": family, "check": check, "command": command, "arguments": arguments}
+
+
+def converse(path, dialogue):
+    """
+    Have checks do several things, in the running server, or here when there is none.
+
+    @param dialogue: a generator of requests, which is sent the answer to each.
+    """
     from ppolicy import config, control, offline, service
 
     configured = config.find(path)
-    request = {"family": family, "check": check, "command": command, "arguments": arguments}
     socket = service.controlPath(config.glance(configured))
+    if not control.isServed(socket):
+        offline.converse(offline.load(path), dialogue)
+        return
     try:
-        return control.ask(socket, "command", **request)
-    except control.NoServer:
-        return offline.carryOut(offline.load(path), request)
+        wanted = next(dialogue)
+        while True:
+            wanted = dialogue.send(control.ask(socket, "command", **wanted))
+    except StopIteration:
+        return
 
 
 def show(answer, asJson, rows=None):
@@ -144,13 +170,16 @@ def countTriplets(path, asJson, check):
     show(ask(path, "greylist", check, "stats"), asJson)
 
 
-class List:
+class Chosen:
     """
     The list that a command is about.
     """
 
     def __init__(self, name):
         self.name = name
+
+    def request(self, command, **arguments):
+        return request("list", self.name, command, **arguments)
 
     def ask(self, path, command, **arguments):
         return ask(path, "list", self.name, command, **arguments)
@@ -163,7 +192,7 @@ def lists(context, name):
     """
     The values of a list; NAME is the check that looks them up.
     """
-    context.obj = List(name)
+    context.obj = Chosen(name)
 
 
 def _table(function):
@@ -222,11 +251,16 @@ def importList(chosen, path, asJson, table, file):
     """
     rows = [[one.strip() for one in row] for row in csv.reader(file) if row and not row[0].startswith("#")]
     added = 0
-    with click.progressbar(length=len(rows), label="rows", file=sys.stderr) as bar:
+
+    def dialogue(bar):
+        nonlocal added
         for start in range(0, len(rows), _PORTION):
             portion = rows[start : start + _PORTION]
-            added += chosen.ask(path, "add", table=table, values=portion)["added"]
+            added += (yield chosen.request("add", table=table, values=portion))["added"]
             bar.update(len(portion))
+
+    with click.progressbar(length=len(rows), label="rows", file=sys.stderr) as bar:
+        converse(path, dialogue(bar))
     show({"added": added}, asJson)
 
 
@@ -237,17 +271,22 @@ def exportList(chosen, path, asJson, table):
     """
     Print all rows as CSV, in the form that import reads.
     """
-    after, rows = 0, []
+    rows = []
     writer = csv.writer(sys.stdout)
-    while portion := chosen.ask(path, "export", table=table, after=after, limit=_PORTION):
-        found = portion["rows"]
-        if asJson:
-            rows += found
-        else:
-            for row in found:
-                writer.writerow([row[column] for column in portion["columns"]])
-        after += len(found)
-        if len(found) < _PORTION:
-            break
+
+    def dialogue():
+        after = 0
+        while True:
+            portion = yield chosen.request("export", table=table, after=after, limit=_PORTION)
+            found = portion["rows"]
+            if asJson:
+                rows.extend(found)
+            else:
+                writer.writerows([row[column] for column in portion["columns"]] for row in found)
+            after += len(found)
+            if len(found) < _PORTION:
+                return
+
+    converse(path, dialogue())
     if asJson:
         click.echo(json.dumps({"rows": rows}, default=str))

@@ -71,6 +71,12 @@ class Check(Parameters):
             backend that is down is none.
         """
 
+    def oldTables(self):
+        """
+        The tables of ppolicy 2.7 that a command C{importRows} takes: (name, columns, columns of type DATETIME).
+        """
+        return ()
+
     def stop(self):
         """
         Give back what L{start} took, once no request uses the check any more.

@@ -91,10 +91,12 @@ class ControlListener(ProtocolFactory):
         return ControlProtocol(self._verbs)
 
 
-class NoServer(PPolicyError):
+def isServed(path):
     """
-    Nobody listens on the control socket.
+    Does a server listen on this control socket?
     """
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(path)) == 0
 
 
 def admitted(peer, path):
@@ -124,9 +126,9 @@ def ask(path, verb, **arguments):
             with connection.makefile("rb") as lines:
                 line = lines.readline()
         except FileNotFoundError:
-            raise NoServer(f"no server is running: there is no socket {path}") from None
+            raise PPolicyError(f"no server is running: there is no socket {path}") from None
         except ConnectionRefusedError:
-            raise NoServer(f"no server is running: nobody listens on {path}") from None
+            raise PPolicyError(f"no server is running: nobody listens on {path}") from None
         except OSError as error:
             raise PPolicyError(f"{path}: {error.strerror or error}") from None
     if not line:

@@ -98,9 +98,19 @@ class Database:
     def create(self, table):
         """
         Have a SQLAlchemy table created or upgraded now, and looked after whenever the database is opened anew.
+        Callable in any thread.
         """
         self._tables[table.name, *table.columns.keys()] = table
+        self.reactor.callFromThread(self._create, table)
+
+    def _create(self, table):
         self._write.submit(lambda connection: self._prepareOne(connection, table)).addErrback(lambda _: None)
+
+    def wanted(self):
+        """
+        The tables that are to be there.
+        """
+        return list(self._tables.values())
 
     def submit(self, operation, single=False):
         """
@@ -148,9 +158,11 @@ class Database:
 
     # What a kind of database implements; called in a lane's thread.
 
-    def connect(self, role):
+    def connect(self, role, writing=None):
         """
         A new connection for the lane 'write', 'read' or 'load'.
+
+        @param writing: is it to write? By default that of the lane 'write' is, unless nothing may be written.
         """
         raise NotImplementedError
 
@@ -204,6 +216,29 @@ class Database:
         Is the user not allowed to create or change a table?
         """
         return False
+
+    def epoch(self, column):
+        """
+        An expression for the seconds since 1970 of a column of type DATETIME.
+        """
+        raise NotImplementedError
+
+    def isDate(self, connection, table, column):
+        """
+        Is a column of type DATETIME?
+        """
+        raise NotImplementedError
+
+    def useServersTime(self, connection):
+        """
+        Take dates as the server's own clocks show them.
+        """
+
+    def tables(self, connection):
+        """
+        The names of all tables.
+        """
+        raise NotImplementedError
 
     def columns(self, connection, table):
         """
@@ -356,6 +391,10 @@ class Lane:
             return Failure()
         except (ValueError, OverflowError) as error:
             return Failure(BackendError(f"{database}: {error}"))
+        except Exception as error:  # noqa: BLE001 - the thread must go on, whatever is wrong with one operation
+            failure = Failure()
+            self._reactor.callFromThread(self.log.failure, "an operation of the database failed", failure)
+            return Failure(BackendError(f"{database}: failed with {type(error).__name__}"))
 
     def _mend(self, meaning):
         """

@@ -3,6 +3,7 @@ What the check modules for lists have in common: parameters, sources of values, 
 list}.
 """
 
+import time
 from pathlib import Path
 
 from ppolicy.check import Check, command, parameter
@@ -128,6 +129,27 @@ class ListCheck(Check):
         source = self._table(table)
         rows = source.scan(None, int(limit), int(after))
         return {"table": source.name, "columns": [*source.keys, *source.others], "rows": rows}
+
+    def oldTables(self):
+        tables = [source for source in self._opened() if not isinstance(source, FileSource)]
+        return [(source.name, (*source.keys, *source.others), source.times) for source in tables]
+
+    @command(changes=True)
+    def importRows(self, table, rows):
+        """
+        Take rows of 2.7: the compared columns, those beside them, and until when they live.
+        """
+        source = self._table(table)
+        now, taken = time.time(), 0
+        width, beside = len(source.keys), len(source.others)
+        for row in rows:
+            lives = [date - now for date in row[width + beside :]]
+            if lives and lives[-1] <= 0:
+                continue
+            others = dict(zip(source.others, row[width : width + beside], strict=True))
+            source.add([tuple(map(str, row[:width]))], others, lives)
+            taken += 1
+        return {"taken": taken}
 
     def _rows(self, source, values):
         if not isinstance(values, list) or not all(

@@ -6,6 +6,7 @@ import ssl
 
 import pymysql
 from pymysql.cursors import SSCursor
+from sqlalchemy import func
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 
 from ppolicy.database import AGAIN, ALONE, LONG, LOST, MISSING, Database
@@ -75,7 +76,7 @@ class MariaDB(Database):
     def __str__(self):
         return str(self.target)
 
-    def connect(self, role):
+    def connect(self, role, writing=None):
         raw = connection(self.target, LONG if role == "load" else None)
         try:
             result = _Connection(raw)
@@ -118,6 +119,23 @@ class MariaDB(Database):
 
     def forbidden(self, error):
         return bool(error.args) and error.args[0] in _FORBIDDEN
+
+    def epoch(self, column):
+        return func.unix_timestamp(column)
+
+    def isDate(self, connection, table, column):
+        rows = connection.execute(
+            "SELECT data_type FROM information_schema.columns"
+            " WHERE table_schema = DATABASE() AND table_name = %s AND column_name = %s",
+            (table, column),
+        ).fetchall()
+        return [kind.lower() for (kind,) in rows] in (["datetime"], ["timestamp"])
+
+    def useServersTime(self, connection):
+        connection.execute("SET SESSION time_zone = @@global.time_zone")
+
+    def tables(self, connection):
+        return [name for (name,) in connection.execute("SHOW TABLES").fetchall()]
 
     def columns(self, connection, table):
         rows = connection.execute(

@@ -4,7 +4,8 @@ What the command does without a running server: check a configuration, try a che
 
 import re
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import inlineCallbacks, maybeDeferred
+from twisted.python.failure import Failure
 
 from ppolicy import config, control, dryrun, listeners
 from ppolicy.errors import ConfigError, PPolicyError
@@ -21,6 +22,22 @@ def load(path):
     The configuration that the command is about.
     """
     return config.load(config.find(path))
+
+
+def prepared(configuration, database):
+    """
+    A generation whose checks have said what they want of a database that is not started.
+
+    @raises ConfigError: with everything they have to say.
+    """
+    from twisted.internet import reactor
+
+    server = Server(reactor, configuration.options, dryRun=True)
+    server.state = StateStore(server.bridge, database)
+    server.tables = TableService(server.bridge, database)
+    generation = Generation(0, configuration, server)
+    generation.start()
+    return generation
 
 
 def start(configuration):
@@ -128,11 +145,15 @@ def explain(configuration, datas, write):
     if write and controlPath(configuration).exists():
         path = controlPath(configuration)
         return [control.ask(path, "explain", request=data) for data in datas]
-    return _run(
-        configuration,
-        write,
-        lambda server, generation: [lambda data=data: dryrun.explain(server, generation, data) for data in datas],
-    )
+
+    @inlineCallbacks
+    def work(server, generation):
+        answers = []
+        for data in datas:
+            answers.append((yield dryrun.explain(server, generation, data)))
+        return answers
+
+    return _run(configuration, write, work)
 
 
 def tryCheck(configuration, name, data, arguments, write):
@@ -146,21 +167,27 @@ def tryCheck(configuration, name, data, arguments, write):
     return _run(
         configuration,
         write,
-        lambda server, generation: [lambda: dryrun.tryCheck(server, generation, name, data, arguments)],
-    )[0]
+        lambda server, generation: dryrun.tryCheck(server, generation, name, data, arguments),
+    )
 
 
-def carryOut(configuration, request):
+def converse(configuration, dialogue):
     """
-    Have a check carry out a command of the administrator, where no server is running.
+    Have checks carry out commands of the administrator, where no server is running.
+
+    @param dialogue: a generator of requests, which is sent the answer to each.
     """
-    return _run(configuration, True, lambda server, generation: [lambda: _carryOut(server, generation, request)])[
-        0
-    ]
 
+    @inlineCallbacks
+    def work(server, generation):
+        try:
+            request = next(dialogue)
+            while True:
+                request = dialogue.send((yield dryrun.carryOut(server, generation, request)))
+        except StopIteration:
+            return
 
-def _carryOut(server, generation, request):
-    return maybeDeferred(dryrun.carryOut, server, generation, request)
+    _run(configuration, True, work)
 
 
 def _spec(configuration, name):
@@ -176,9 +203,12 @@ def _spec(configuration, name):
     return config.CheckSpec(name, cls, parameters, configuration.path, None)
 
 
-def _run(configuration, write, questions):
+def _run(configuration, write, work):
     """
-    Run a reactor for as long as it takes to answer some questions one after the other.
+    Run a reactor for as long as some work takes.
+
+    @param work: called with the server and its generation; it gives a Deferred.
+    @return: the result.
     """
     from twisted.internet import reactor
 
@@ -191,30 +221,21 @@ def _run(configuration, write, questions):
     server.tables = TableService(server.bridge, database)
     server.state.start()
     server.tables.start()
-    answers, problems = [], []
-
-    def step(left):
-        if not left:
-            finish()
-            return
-        left[0]().addCallback(answers.append).addCallbacks(lambda _: step(left[1:]), failed)
-
-    def failed(failure):
-        problems.append(failure.value)
-        finish()
-
-    def finish():
-        generation.stop()
-        server.tables.stop()
-        server.state.stop().addTimeout(10, reactor).addBoth(lambda _: reactor.stop())
-
     generation = Generation(0, configuration, server)
     server.generation = generation
     generation.start()
     server.bridge.watch.start()
-    reactor.callWhenRunning(lambda: step(questions(server, generation)))
+    results = []
+
+    def finish(result):
+        results.append(result)
+        generation.stop()
+        server.tables.stop()
+        server.state.stop().addTimeout(10, reactor).addBoth(lambda _: reactor.stop())
+
+    reactor.callWhenRunning(lambda: maybeDeferred(work, server, generation).addBoth(finish))
     reactor.run()
     server.bridge.watch.stop()
-    if problems:
-        raise problems[0]
-    return answers
+    if isinstance(results[0], Failure):
+        results[0].raiseException()
+    return results[0]

@@ -1,19 +1,28 @@
 """
-Renders what is generated from the code: MODULES, docs/options and sql/sqlite.sql.
+Renders what is generated from the code: MODULES, docs/options and the tables in sql/.
 
     python -m ppolicy.reference         writes them into the present folder
 """
 
+import contextlib
 import inspect
 import sys
 import typing
 from pathlib import Path
 
+from twisted.internet.task import Clock
+
+from ppolicy.bridge import Bridge
 from ppolicy.check import Check
+from ppolicy.errors import ConfigError
+from ppolicy.mariadb import MariaDB
 from ppolicy.options import Options
 from ppolicy.registry import Registry, bundledTypes
-from ppolicy.schema import ddl, stateTable
+from ppolicy.schema import VERSION_TABLE, ddl
 from ppolicy.sqlite import SQLite
+from ppolicy.state import StateStore
+from ppolicy.tables import TableService
+from ppolicy.target import Target
 
 _INTRODUCTION = """\
 The check modules of ppolicy
@@ -97,20 +106,75 @@ def options():
     )
 
 
-def sql():
+class _Nowhere(Clock):
     """
-    The table definitions of bundled modules with their default table names, for the embedded database.
+    A reactor in which nothing is done: it is only to be said what would be.
     """
-    tables = [stateTable("greylist", "touch", ("sender", "recipient", "client_address"))]
-    statements = [f"{statement.strip()};" for table in tables for statement in ddl(table, SQLite.dialect)]
+
+    def callFromThread(self, function, *arguments):
+        pass
+
+
+def tables(kind, target):
+    """
+    The table definitions of bundled modules with their default table names.
+
+    @param kind: of the database, a class.
+    """
+    reactor = _Nowhere()
+    database = kind(reactor, target)
+    dialect, bridge = database.dialect, Bridge(reactor)
+    state, lists = StateStore(bridge, database), TableService(bridge, database)
+    registry = Registry()
+    for name in bundledTypes():
+        cls, mistakes = registry.find(name), []
+        accepted = cls.accept({}, Path(), mistakes)
+        if not mistakes:
+            check = cls(name)
+            check.assume(accepted)
+            check.state, check.tables, check.forgetResults = state, lists, None
+            if not any(one.required for one in cls.declared().values()):
+                _start(check)
+    wanted = sorted(database.wanted(), key=lambda table: table.name)
+    statements = [
+        f"{statement.strip()};" for table in (*wanted, VERSION_TABLE) for statement in ddl(table, dialect)
+    ]
     return (
-        "-- Tables of the embedded database; made by python -m ppolicy.reference\n\n"
+        "-- The tables of modules that need no parameter, with their default names; for those of a configuration\n"
+        "-- ask `ppolicy db create --sql`. Made by python -m ppolicy.reference\n\n"
         + "\n\n".join(statements)
         + "\n"
     )
 
 
-FILES = {"MODULES": modules, "docs/options": options, "sql/sqlite.sql": sql}
+def _start(check):
+    """
+    Start a check; one that does not find its files here wants no tables either.
+    """
+    with contextlib.suppress(ConfigError):
+        check.start()
+
+
+def sqliteTables():
+    """
+    The text of sql/sqlite.sql.
+    """
+    return tables(SQLite, Path("ppolicy.sqlite"))
+
+
+def mariadbTables():
+    """
+    The text of sql/mariadb.sql.
+    """
+    return tables(MariaDB, Target(name="ppolicy"))
+
+
+FILES = {
+    "MODULES": modules,
+    "docs/options": options,
+    "sql/mariadb.sql": mariadbTables,
+    "sql/sqlite.sql": sqliteTables,
+}
 
 
 def main():

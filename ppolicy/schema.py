@@ -39,7 +39,7 @@ _PREFIX = 100
 # The generated column of lists on MariaDB.
 ROW_KEY = "row_key"
 
-_MYSQL: dict[str, Any] = {
+MYSQL: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     # Bytes decide: letters that look alike are different, as in SQLite.
@@ -61,7 +61,7 @@ VERSION_TABLE = Table(
     Column("name", String(64), primary_key=True),
     Column("kind", String(16), nullable=False),
     Column("version", Integer, nullable=False),
-    **_MYSQL,
+    **MYSQL,
 )
 
 
@@ -99,7 +99,7 @@ def stateTable(name, kind, columns):
         *(Column(column, kind, nullable=False) for column, kind in own),
         Column("expires", Double, nullable=False),
         *(Column(column, String(READABLE), nullable=False) for column in columns),
-        **_MYSQL,
+        **MYSQL,
     )
     Index(f"{name}_expires", table.c.expires)
     table.info["kind"] = kind
@@ -124,7 +124,7 @@ def listTable(name, keys, others=(), times=(), types=None, caseSensitive=False):
         *(Column(one, types.get(one, compared), nullable=False) for one in keys),
         *(Column(one, types.get(one, String(LISTED)), nullable=False, server_default="") for one in others),
         *(Column(one, Double, nullable=False, server_default="0") for one in times),
-        **_MYSQL,
+        **MYSQL,
     )
     Index(f"{name}_keys", *(table.c[one] for one in keys), unique=True)
     table.info.update(kind="list", keys=tuple(keys), caseSensitive=caseSensitive)
@@ -192,11 +192,12 @@ def _mysqlIndex(table, index, dialect):
     )
 
 
-def prepare(database, connection, table):
+def prepare(database, connection, table, upgrade=True):
     """
     Create a table where it is missing, bring an older one up to date, and see whether its columns are there.
 
     @param connection: as operations of the database get it.
+    @param upgrade: False to leave an older one as it is.
     @raises BackendError: when the table cannot be used; the sentence says what to do.
     """
     present = database.columns(connection, table.name)
@@ -215,7 +216,7 @@ def prepare(database, connection, table):
                     f" in sql/, or `ppolicy db create` ({database.explained(error)})"
                 ) from error
         present = database.columns(connection, table.name) or []
-    if not database.readOnly:
+    if not database.readOnly and upgrade:
         _upgrade(database, connection, table, present)
         _widen(database, connection, table, present)
         present = database.columns(connection, table.name)
@@ -237,6 +238,24 @@ def _widen(database, connection, table, present):
         if column.name not in present and column.name not in table.info["keys"]:
             specification = CreateColumn(column).compile(dialect=database.dialect)
             connection.execute(f"ALTER TABLE {preparer.format_table(table)} ADD COLUMN {specification}")
+
+
+def described(database, connection, table):
+    """
+    A sentence about a table as it is.
+    """
+    present = database.columns(connection, table.name)
+    if present is None:
+        return "missing"
+    latest = len(MIGRATIONS.get(table.info["kind"], ())) + 1
+    noted = _noted(database, connection, table)
+    version = _version(database, connection, table, present)
+    if version < latest:
+        return f"version {version}, to be upgraded to {latest}"
+    missing = [column.name for column in table.columns if column.name not in present]
+    if missing:
+        return f"has no column {', '.join(missing)}{_hint(table, present)}"
+    return f"version {version}" if noted is not None else "made by somebody else, fits"
 
 
 def _hint(table, present):

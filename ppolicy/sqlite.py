@@ -6,6 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from sqlalchemy import func
 from sqlalchemy.dialects.sqlite import dialect
 
 from ppolicy.database import ALONE, LOST, MISSING, RETRY, Database
@@ -47,7 +48,7 @@ class SQLite(Database):
     def __str__(self):
         return str(self.path)
 
-    def connect(self, role):
+    def connect(self, role, writing=None):
         if not self.readOnly:
             self._createFile()
         target = f"file:{_quoted(self.path)}?mode={'ro' if self.readOnly else 'rwc'}"
@@ -60,7 +61,7 @@ class SQLite(Database):
                 connection.execute("PRAGMA journal_mode=WAL")
                 # In WAL mode NORMAL survives the death of the process; a power cut may lose the last commits.
                 connection.execute("PRAGMA synchronous=NORMAL")
-            connection.reading = self.readOnly or role != "write"
+            connection.reading = self.readOnly or role != "write" if writing is None else not writing
             if connection.reading:
                 connection.execute("PRAGMA query_only=ON")
             connection.execute("SELECT count(*) FROM sqlite_master")
@@ -114,6 +115,19 @@ class SQLite(Database):
         Is all that is wrong that there is no file? Only where we may not create it ourselves.
         """
         return self.readOnly and not self.path.exists()
+
+    def epoch(self, column):
+        return func.coalesce(func.unixepoch(column, "utc"), column)
+
+    def isDate(self, connection, table, column):
+        rows = connection.execute(
+            "SELECT type FROM pragma_table_info(?) WHERE name = ?", (table, column)
+        ).fetchall()
+        return [kind.upper() for (kind,) in rows] == ["DATETIME"]
+
+    def tables(self, connection):
+        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return [name for (name,) in rows if not name.startswith("sqlite_")]
 
     def columns(self, connection, table):
         rows = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()

@@ -197,7 +197,7 @@ class LocalTable:
         self._loading = self._purging = None
         self._flushing = 0
         self._batch, self._gate = [], Gate()
-        self._committing = False
+        self._committing = self._closed = False
         if self._database is not None:
             self._statements()
 
@@ -239,12 +239,13 @@ class LocalTable:
         """
         if self._writes:
             self._database.create(self.schema)
-            self._load()
+            self.bridge.reactor.callFromThread(self._load)
 
     def close(self):
         """
         Write what is not yet written.
         """
+        self._closed = True
         for call in (self._loading, self._purging):
             if call is not None and call.active():
                 call.cancel()
@@ -302,6 +303,8 @@ class LocalTable:
 
     def _notLoaded(self, failure):
         failure.trap(BackendError)
+        if self._closed:
+            return
         # Until it works again, each miss asks the database itself.
         self._loading = self.bridge.reactor.callLater(RETRY, self._load)
 

@@ -260,20 +260,21 @@ class ListTable:
         """
         Have the table created, and loaded where that is wanted. Callable in any thread.
         """
-        self.bridge.reactor.callFromThread(self._open)
+        if self._database is not None:
+            self._database.create(self.schema)
+            self.bridge.reactor.callFromThread(self._open)
 
     def _open(self):
         self._service.tables.append(self)
-        if self._database is not None:
-            self._database.create(self.schema)
-            if self._wholeTable:
-                self._load()
+        if self._wholeTable:
+            self._load()
 
     def close(self):
         """
         Needed no longer. Callable in any thread.
         """
-        self.bridge.reactor.callFromThread(lambda: self._service.tables.remove(self))
+        if self._database is not None:
+            self.bridge.reactor.callFromThread(lambda: self._service.tables.remove(self))
 
     @inReactor
     def find(self, combinations):
@@ -381,7 +382,7 @@ class ListTable:
         database = self._present()
 
         def put(connection):
-            hasKey = database.shared and ROW_KEY in database.columns(connection, self.name)
+            hasKey = database.shared and ROW_KEY in (database.columns(connection, self.name) or ())
             for row in rows:
                 self._put(connection, row, lives, hasKey)
 

@@ -1,4 +1,12 @@
--- Tables of the embedded database; made by python -m ppolicy.reference
+-- The tables of modules that need no parameter, with their default names; for those of a configuration
+-- ask `ppolicy db create --sql`. Made by python -m ppolicy.reference
+
+CREATE TABLE IF NOT EXISTS dump (
+	id BIGINT NOT NULL, 
+	"key" VARCHAR(255) NOT NULL, 
+	value TEXT NOT NULL, 
+	PRIMARY KEY (id, "key")
+);
 
 CREATE TABLE IF NOT EXISTS greylist (
 	"key" BLOB NOT NULL, 
@@ -14,3 +22,10 @@ CREATE TABLE IF NOT EXISTS greylist (
 );
 
 CREATE INDEX IF NOT EXISTS greylist_expires ON greylist (expires);
+
+CREATE TABLE IF NOT EXISTS schema_version (
+	name VARCHAR(64) NOT NULL, 
+	kind VARCHAR(16) NOT NULL, 
+	version INTEGER NOT NULL, 
+	PRIMARY KEY (name)
+);

@@ -10,6 +10,7 @@ from ppolicy.policy import Generation
 from ppolicy.protocol import PolicyProtocol
 from ppolicy.service import Server
 from ppolicy.state import StateStore
+from ppolicy.tables import TableService
 
 
 class Serving:
@@ -26,6 +27,7 @@ class Serving:
         self.server = Server(self.clock, configuration.options)
         self.server.bridge.watch.ticking = True
         self.server.state = StateStore(self.server.bridge, clock=self.clock.seconds)
+        self.server.tables = TableService(self.server.bridge)
         self.generation = Generation(1, configuration, self.server)
         self.generation.start()
         self.server.generation = self.generation

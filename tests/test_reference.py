@@ -41,6 +41,7 @@ def test_example(tmp_path, kind, example):
     """An example of MODULES configures a check of that type, which starts, answers a request and stops."""
     example = example.replace("/tmp/", f"{tmp_path}/").replace("'sleep': 5", "'sleep': 0")  # noqa: S108
     name = re.match(r"modules\['(\w+)'\]", example)[1]
+    (tmp_path / "networks.txt").write_text("192.0.2.0/24 example\n", encoding="utf-8")
     serving = Serving(
         tmp_path,
         f"{example}\ndef check(factory, data, port):\n    code, info = factory.check('{name}', data)\n"

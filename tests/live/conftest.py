@@ -4,9 +4,11 @@ Fixtures of the live tests: policy servers as processes, a real Postfix and the 
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
+from .mariadb import MariaDB
 from .policyserver import Server
 from .postfix import Postfix
 from .smtpsink import Sink
@@ -63,3 +65,35 @@ def postfix(_postfix):
     start = len(_postfix.log())
     yield _postfix
     print(*_postfix.log()[start:].splitlines()[-100:], sep="\n")
+
+
+@pytest.fixture(scope="session")
+def needsMariaDB():
+    """
+    For tests that start a MariaDB of their own.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("LIVE TEST SKIPPED: starting MariaDB needs root")
+    programs = ("mariadb-install-db", "openssl")
+    missing = [name for name in programs if shutil.which(name) is None]
+    missing += [path for path in ("/usr/sbin/mariadbd",) if not Path(path).exists()]
+    if missing:
+        pytest.skip(f"LIVE TEST SKIPPED: {missing[0]} is missing (Debian packages mariadb-server, openssl)")
+
+
+@pytest.fixture(scope="session")
+def _mariadb(needsMariaDB):
+    server = MariaDB()
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def mariadb(_mariadb):
+    """
+    The running MariaDB, without any table.
+    """
+    _mariadb.empty()
+    return _mariadb

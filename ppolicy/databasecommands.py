@@ -1,0 +1,240 @@
+"""
+The commands C{ppolicy db}: create, upgrade and inspect the tables of a configuration, and bring in those of 2.7.
+"""
+
+import json
+import sys
+from itertools import islice
+
+import click
+from sqlalchemy import column, func, select
+from sqlalchemy import table as named
+
+from ppolicy.administration import converse, options, request, show
+from ppolicy.errors import BackendError, ConfigError, PPolicyError
+from ppolicy.schema import ddl, described, prepare
+from ppolicy.statement import Compiled
+
+# Rows of an import that are handed on at once.
+_PORTION = 500
+# Where the connections of these commands wait: changing a large table takes its time.
+_PATIENT = "load"
+
+
+def _target(function):
+    return click.option(
+        "--database",
+        "url",
+        metavar="URL",
+        help="Connect with this instead of the option database: as a user who may create tables, say.",
+    )(options(function))
+
+
+class Opened:
+    """
+    The database of a configuration, and the checks that want something of it, without a reactor.
+    """
+
+    def __init__(self, path, url=None):
+        from twisted.internet import reactor
+
+        from ppolicy import offline, service
+
+        self.configuration = offline.load(path)
+        if url is not None:
+            self.configuration.options.database = url
+        self.database = service.openDatabase(reactor, self.configuration)
+        try:
+            self.generation = offline.prepared(self.configuration, self.database)
+        except ValueError as error:
+            raise ConfigError(f"database: {error}") from None
+        self.tables = sorted(self.database.wanted(), key=lambda table: table.name)
+
+    def __enter__(self):
+        try:
+            self.connection = self.database.connect(_PATIENT, writing=True)
+        except (self.database.Error, OSError) as error:
+            raise BackendError(f"{self.database}: {self.database.explained(error)}") from None
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.connection.close()
+        if isinstance(error, self.database.Error):
+            raise BackendError(f"{self.database}: {self.database.explained(error)}") from None
+
+
+@click.group()
+def db():
+    """
+    The tables of the database that the configuration names.
+    """
+
+
+@db.command()
+@_target
+@click.option("--sql", is_flag=True, help="Print the statements instead.")
+def create(path, asJson, url, sql):
+    """
+    Create the tables that are missing. The server does so by itself where it may.
+    """
+    opened = Opened(path, url)
+    if sql:
+        for table in opened.tables:
+            for statement in ddl(table, opened.database.dialect):
+                click.echo(f"{statement};\n")
+        return
+    _prepareAll(opened, asJson, upgrade=False)
+
+
+@db.command()
+@_target
+def upgrade(path, asJson, url):
+    """
+    Bring older tables up to date, and create those that are missing. There is no way back: have a backup.
+    """
+    _prepareAll(Opened(path, url), asJson, upgrade=True)
+
+
+def _prepareAll(opened, asJson, upgrade):
+    refused = {}
+    with opened:
+        for table in opened.tables:
+            try:
+                prepare(opened.database, opened.connection, table, upgrade)
+            except BackendError as error:
+                refused[table.name] = str(error)
+    _status(opened, asJson)
+    for sentence in refused.values():
+        click.echo(sentence, err=True)
+    sys.exit(1 if refused else 0)
+
+
+@db.command()
+@_target
+def status(path, asJson, url):
+    """
+    Show the tables that the configuration wants, and their state. Exit code 1 when one cannot be used.
+    """
+    states = _status(Opened(path, url), asJson)
+    sys.exit(0 if all(state.startswith(("version ", "made by")) for state in states.values()) else 1)
+
+
+def _status(opened, asJson):
+    with opened:
+        states = {table.name: described(opened.database, opened.connection, table) for table in opened.tables}
+    if asJson:
+        click.echo(json.dumps({"database": str(opened.database), "tables": states}))
+    else:
+        click.echo(f"database: {opened.database}")
+        for name, state in states.items():
+            click.echo(f"{name}: {state}")
+    return states
+
+
+@db.command("import")
+@_target
+@click.option("--from", "source", metavar="URL", help="The database of ppolicy 2.7, if it is another one.")
+@click.argument("tables", nargs=-1)
+def importTables(path, asJson, url, source, tables):
+    """
+    Bring in tables of ppolicy 2.7: greylists, and lists as they are.
+
+    Without TABLES all that the configuration names. In the same database a table that has another form today is
+    put aside first, with _27 behind its name; lists that can be used as they are stay as they are.
+    """
+    from ppolicy import service
+
+    opened = Opened(path, url)
+    origin = opened
+    if source is not None:
+        origin = Opened(path, source)
+        if service.databaseTarget(origin.configuration) == service.databaseTarget(opened.configuration):
+            origin = opened
+    imports = [one for one in _imports(opened.generation) if not tables or one.table in tables]
+    unknown = set(tables) - {one.table for one in imports}
+    if unknown:
+        raise PPolicyError(f"no greylist and no list has the table {min(unknown)}")
+    done = {}
+
+    def dialogue():
+        with origin:
+            for one in imports:
+                done[one.table] = yield from _importOne(one, origin, same=origin is opened)
+
+    converse(path, dialogue())
+    show(done, asJson)
+
+
+class _Import:
+    """
+    A table of 2.7, and the check that takes its rows.
+
+    @ivar times: the columns of type DATETIME.
+    """
+
+    def __init__(self, check, family, table, columns, times):
+        self.check, self.family, self.table = check, family, table
+        self.columns, self.times = columns, times
+
+
+def _imports(generation):
+    found = {}
+    for slot in generation.slots.values():
+        check = slot.check
+        for table, columns, times in check.oldTables():
+            found.setdefault(table, _Import(slot.name, check.family, table, columns, times))
+    return [found[name] for name in sorted(found)]
+
+
+def _importOne(one, origin, same):
+    """
+    A dialogue with the check that takes the rows.
+
+    @return: a sentence about what was done.
+    """
+    database, connection = origin.database, origin.connection
+    name, aside = one.table, f"{one.table}_27"
+    present = database.columns(connection, name)
+    if same and database.columns(connection, aside) is not None:
+        name = aside  # an import that was not finished
+    elif present is None:
+        return "there is no such table"
+    elif same:
+        if (
+            not one.times
+            or not set(one.times) <= set(present)
+            or not database.isDate(connection, name, one.times[0])
+        ):
+            return "is used as it is"
+        quote = database.dialect.identifier_preparer.quote
+        connection.execute(f"ALTER TABLE {quote(name)} RENAME TO {quote(aside)}")
+        name = aside
+    present = database.columns(connection, name)
+    missing = [wanted for wanted in (*one.columns, *one.times) if wanted not in present]
+    if missing:
+        return f"is no table of 2.7: it has no column {', '.join(missing)}"
+    columns = [column(wanted) for wanted in one.columns]
+    times = [database.epoch(column(wanted)) for wanted in one.times]
+    query = Compiled(select(*columns, *times).select_from(named(name, *columns)), database.dialect)
+    number = Compiled(select(func.count()).select_from(named(name)), database.dialect)
+    ((count,),) = number(connection).fetchall()
+    database.useServersTime(connection)
+    taken = 0
+    rows = iter(connection.stream(query.text, query.bound({})))
+    with click.progressbar(length=count, label=one.table, file=sys.stderr) as bar:
+        while portion := [[_plain(value) for value in row] for row in islice(rows, _PORTION)]:
+            answer = yield request(one.family, one.check, "importRows", table=one.table, rows=portion)
+            taken += answer["taken"]
+            bar.update(len(portion))
+    return f"{taken} of {count} rows taken" + (f"; the old table is {name} now" if same else "")
+
+
+def _plain(value):
+    """
+    A value that JSON can carry.
+    """
+    if value is None or isinstance(value, int | float | str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return float(value) if hasattr(value, "as_integer_ratio") else str(value)

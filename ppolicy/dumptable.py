@@ -1,0 +1,221 @@
+"""
+A table that requests are dumped into: written in batches behind the mail's back, split and cleared by age.
+"""
+
+import re
+import time
+from collections import deque
+from random import SystemRandom
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    MetaData,
+    String,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    distinct,
+    func,
+    insert,
+    select,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ppolicy.bridge import inReactor
+from ppolicy.errors import BackendError
+from ppolicy.schema import MYSQL, ddl, identifier
+from ppolicy.statement import Compiled, ManyRows
+
+# Seconds between two writes, and between two looks at the size and age of the table.
+FLUSH = 0.5
+LOOK = 10.0
+# Records that wait for a database that does not answer; what comes then is dropped.
+BOUND = 10_000
+_PORTION = 200
+_CHUNK = 2000
+_LONGEST = 4000
+# A record's number is the microsecond it was made in, and behind it ten bits of the process that made it.
+_NODES = 1 << 10
+
+PERIODS = {"day": "%Y%m%d", "week": "%GW%V", "month": "%Y%m", "year": "%Y"}
+
+
+class DumpTable:
+    """
+    @param split: None, 'records' or 'date'.
+    @param interval: how many records a table has, or one of C{PERIODS}.
+    @param retention: seconds after which records, and tables that were split off, are removed; 0: never.
+    @ivar dropped: records that were lost because the database did not answer for too long.
+    """
+
+    log = Logger()
+
+    def __init__(self, bridge, database, name, split=None, interval=None, retention=0.0):
+        self.bridge = bridge
+        self.name = name
+        self.dropped = 0
+        self._database = database
+        self._split, self._interval, self._retention = split, interval, retention
+        self._waiting = deque()
+        self._writing = self._failing = False
+        self._last = 0
+        self._node = SystemRandom().randrange(_NODES)
+        self._calls = []
+        self.schema = dumpSchema(name)
+        if database is not None:
+            dialect = database.dialect
+            c = self.schema.c
+            row = insert(self.schema).values(id=bindparam("id"), key=bindparam("k"), value=bindparam("v"))
+            self._insert = ManyRows(Compiled(row, dialect))
+            self._records = Compiled(select(func.count(distinct(c.id)), func.min(c.id)), dialect)
+            self._old = Compiled(
+                select(c.id).where(c.id < bindparam("before")).order_by(c.id).limit(_CHUNK), dialect
+            )
+            self._forget = Compiled(delete(self.schema).where(c.id <= bindparam("last")), dialect)
+
+    def open(self):
+        """
+        Have the table created, and begin to write. Callable in any thread.
+        """
+        if self._database is not None and not self._database.readOnly:
+            self._database.create(self.schema)
+            self.bridge.reactor.callFromThread(self._open)
+
+    def _open(self):
+        self._every(FLUSH, self._flush)
+        self._every(LOOK, self._look)
+        self._look()
+
+    def _every(self, seconds, function):
+        def again():
+            self._calls.remove(call)
+            self._every(seconds, function)
+            function()
+
+        call = self.bridge.reactor.callLater(seconds, again)
+        self._calls.append(call)
+
+    def close(self):
+        """
+        Write what waits, and no more. Callable in any thread.
+        """
+
+        def close():
+            for call in self._calls:
+                call.cancel()
+            self._calls.clear()
+            self._flush()
+
+        self.bridge.reactor.callFromThread(close)
+
+    @inReactor
+    def put(self, data):
+        """
+        Have a request written within half a second.
+
+        @return: the number of the record, None when it is dropped.
+        """
+        if len(self._waiting) >= BOUND or self._database is None:
+            self.dropped += 1
+            return None
+        now = time.time()
+        self._last = number = max(self._last + _NODES, int(now * 1e6) * _NODES + self._node)
+        self._waiting.append(
+            [(number, "date", f"{now:.0f}"), *((number, k[:255], _text(v)) for k, v in data.items())]
+        )
+        return number
+
+    def _flush(self):
+        if self._writing or not self._waiting or self._database is None:
+            return
+        records = [self._waiting.popleft() for _ in range(min(len(self._waiting), _PORTION))]
+        rows = [row for record in records for row in record]
+        self._writing = True
+        done = self._database.submit(lambda connection: self._insert(connection, rows) and None)
+        done.addBoth(self._flushed, records)
+
+    def _flushed(self, result, records):
+        self._writing = False
+        if isinstance(result, Failure):
+            self._waiting.extendleft(reversed(records))
+            if not self._failing:
+                self._failing = True
+                self.log.warn("{name}: {error}", name=self.name, error=result.getErrorMessage())
+            return
+        if self._failing:
+            self._failing = False
+            self.log.info("{name}: works again, {dropped} were dropped", name=self.name, dropped=self.dropped)
+        self._flush()
+
+    # Splitting and forgetting
+
+    def _look(self):
+        self._database.submit(self._tidy).addErrback(lambda failure: failure.trap(BackendError) and None)
+
+    def _tidy(self, connection):
+        """
+        In the database's thread.
+        """
+        now = time.time()
+        if self._split is not None:
+            ((records, first),) = self._records(connection).fetchall()
+            suffix = records and self._suffix(records, first / _NODES / 1e6, now)
+            if suffix:
+                self._rename(connection, f"{self.name}_{suffix}")
+        if self._retention:
+            self._clear(connection, now - self._retention)
+
+    def _suffix(self, records, begun, now):
+        """
+        What the table is to be called by when it is to be split off now, else None.
+        """
+        if self._split == "records":
+            return time.strftime("%Y%m%dT%H%M%S", time.localtime(now)) if records >= self._interval else None
+        form = PERIODS[self._interval]
+        period = time.strftime(form, time.localtime(begun))
+        return period if period != time.strftime(form, time.localtime(now)) else None
+
+    def _rename(self, connection, name):
+        dialect = self._database.dialect
+        quote = dialect.identifier_preparer.quote
+        if self._database.columns(connection, name) is not None:
+            name += time.strftime("T%H%M%S")
+        connection.execute(f"ALTER TABLE {quote(self.name)} RENAME TO {quote(name)}")
+        for statement in ddl(self.schema, dialect):
+            connection.execute(statement)
+
+    def _clear(self, connection, before):
+        rows = self._old(connection, before=int(before * 1e6) * _NODES).fetchall()
+        if rows:
+            self._forget(connection, last=max(number for (number,) in rows))
+        quote = self._database.dialect.identifier_preparer.quote
+        for name in self._database.tables(connection):
+            if re.fullmatch(rf"{re.escape(self.name)}_\d{{4}}[\dTW]*", name):
+                youngest = select(func.max(dumpSchema(name).c.id))
+                ((last,),) = Compiled(youngest, self._database.dialect)(connection).fetchall()
+                if last is None or last / _NODES / 1e6 < before:
+                    connection.execute(f"DROP TABLE {quote(name)}")
+
+
+def dumpSchema(name):
+    """
+    The table: one row for each attribute of a record.
+    """
+    table = Table(
+        identifier(name),
+        MetaData(),
+        Column("id", BigInteger, primary_key=True, autoincrement=False),
+        Column("key", String(255), primary_key=True),
+        Column("value", Text, nullable=False),
+        **MYSQL,
+    )
+    table.info["kind"] = "dump"
+    return table
+
+
+def _text(value):
+    text = str(value)[:_LONGEST]
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,199 @@
+"""
+Tests for the DumpDataDB check module.
+"""
+
+import sqlite3
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from ppolicy import dumptable
+from ppolicy.bridge import Bridge
+from ppolicy.errors import ConfigError
+from ppolicy.sqlite import SQLite
+from ppolicy.state import StateStore
+from ppolicy.testing import make
+
+DATA = {"sender": "alice@example.net", "recipient": "bob@example.org"}
+
+
+class DumpTests(TestCase):
+    """
+    Requests in a real file.
+    """
+
+    def setUp(self):
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "dump.sqlite"
+        self.patch(dumptable, "FLUSH", 0.05)
+        self.patch(dumptable, "LOOK", 0.1)
+        self.bridge = Bridge(reactor)
+        self.addCleanup(self.bridge.stop)
+        self.state = StateStore(self.bridge, SQLite(reactor, self.path))
+        self.state.start()
+        self.addCleanup(self.state.stop)
+
+    def dump(self, **parameters):
+        check = make("DumpDataDB", self.state, **parameters)
+        check.start()
+        self.addCleanup(lambda: deferLater(reactor, 0.05))
+        self.addCleanup(check.stop)
+        return check
+
+    def ask(self, check, data=DATA):
+        return self.bridge.run(check.check, data)
+
+    def read(self, query):
+        connection = sqlite3.connect(self.path)
+        try:
+            return connection.execute(query).fetchall()
+        finally:
+            connection.close()
+
+    @inlineCallbacks
+    def test_rows(self):
+        """
+        Each attribute and the date are rows with the number that the check returns.
+        """
+        check = self.dump()
+        code, number = yield self.ask(check)
+        self.assertEqual(1, code)
+        yield deferLater(reactor, 0.4)
+        rows = dict(self.read(f"SELECT key, value FROM dump WHERE id = {number}"))
+        self.assertEqual(DATA, {key: rows[key] for key in DATA})
+        self.assertLess(abs(time.time() - int(rows["date"])), 5)
+
+    @inlineCallbacks
+    def test_numbers(self):
+        """
+        Numbers grow, are never given twice, and fit into 63 bits.
+        """
+        check = self.dump()
+        numbers = []
+        for _ in range(50):
+            numbers.append((yield self.ask(check))[1])
+        self.assertEqual(sorted(set(numbers)), numbers)
+        self.assertLess(numbers[-1], 1 << 63)
+
+    @inlineCallbacks
+    def test_hostile(self):
+        """
+        Whatever a client sends is a value, and harms nothing.
+        """
+        check = self.dump()
+        texts = {"a": "'; DROP TABLE dump; --", "b": "\udcff", "c": "nul\0l", "d": "x" * 10_000, "e%s": "{} %s ?"}
+        yield self.ask(check, texts)
+        yield deferLater(reactor, 0.4)
+        rows = dict(self.read("SELECT key, value FROM dump"))
+        self.assertEqual("'; DROP TABLE dump; --", rows["a"])
+        self.assertEqual(("\\xff", 4000, "{} %s ?"), (rows["b"], len(rows["d"]), rows["e%s"]))
+
+    @inlineCallbacks
+    def test_splitByRecords(self):
+        """
+        A table that is full is put aside, nothing is lost.
+        """
+        check = self.dump(split="records", interval=3)
+        for _ in range(7):
+            yield self.ask(check)
+            yield deferLater(reactor, 0.15)
+        yield deferLater(reactor, 0.3)
+        tables = [name for (name,) in self.read("SELECT name FROM sqlite_master WHERE name LIKE 'dump%'")]
+        self.assertGreaterEqual(len(tables), 2)
+        self.assertIn("dump", tables)
+        counts = [self.read(f"SELECT count(DISTINCT id) FROM {name}")[0][0] for name in tables]
+        self.assertEqual(7, sum(counts))
+
+    @inlineCallbacks
+    def test_splitByDate(self):
+        """
+        When a new period has begun the old table is put aside under the name of its own period.
+        """
+        old = int((time.time() - 400 * 86400) * 1e6) * 1024
+        check = self.dump(split="date", interval="year")
+        yield deferLater(reactor, 0.05)
+        yield self.state.database.submit(
+            lambda connection: connection.execute("INSERT INTO dump VALUES (?, 'date', '1')", (old,)) and None
+        )
+        yield self.ask(check)
+        yield deferLater(reactor, 0.5)
+        year = time.strftime("%Y", time.localtime(time.time() - 400 * 86400))
+        self.assertIn((old,), self.read(f"SELECT id FROM dump_{year}"))
+
+    @inlineCallbacks
+    def test_retention(self):
+        """
+        What is older than retention is removed, tables that were put aside too.
+        """
+        old = int((time.time() - 1000) * 1e6) * 1024
+        check = self.dump(retention=500)
+        yield deferLater(reactor, 0.05)
+
+        def prepare(connection):
+            connection.execute("INSERT INTO dump VALUES (?, 'date', '1')", (old,))
+            connection.execute("CREATE TABLE dump_2020 AS SELECT * FROM dump")
+            connection.execute("CREATE TABLE dump_of_mine AS SELECT * FROM dump")
+
+        yield self.state.database.submit(prepare)
+        _, number = yield self.ask(check)
+        yield deferLater(reactor, 0.5)
+        self.assertEqual([(number,)], self.read("SELECT DISTINCT id FROM dump"))
+        self.assertEqual([], self.read("SELECT name FROM sqlite_master WHERE name = 'dump_2020'"))
+        self.assertEqual([(old,)], self.read("SELECT id FROM dump_of_mine"))
+
+    @inlineCallbacks
+    def test_locked(self):
+        """
+        While the database does not answer, mail goes on, and what waits is written later; beyond the bound
+        records are dropped.
+        """
+        self.patch(dumptable, "BOUND", 3)
+        check = self.dump()
+        yield deferLater(reactor, 0.1)
+        other = sqlite3.connect(self.path, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        codes = []
+        for _ in range(5):
+            codes.append((yield self.ask(check))[0])
+        self.assertEqual([1, 1, 1, 0, 0], codes)
+        other.execute("COMMIT")
+        other.close()
+        yield deferLater(reactor, 2)
+        self.assertEqual(3, self.read("SELECT count(DISTINCT id) FROM dump")[0][0])
+
+    @inlineCallbacks
+    def test_dryRun(self):
+        """
+        A request that is only tried is not written.
+        """
+        check = self.dump()
+        check.dryRun = True
+        yield self.ask(check)
+        yield deferLater(reactor, 0.3)
+        self.assertEqual([], self.read("SELECT * FROM dump"))
+
+
+class ParameterTests(SynchronousTestCase):
+    """
+    What cannot work is refused.
+    """
+
+    def test_interval(self):
+        """
+        The interval must fit the way of splitting.
+        """
+        for wrong in (
+            {"split": "records"},
+            {"split": "records", "interval": "day"},
+            {"split": "date", "interval": 5},
+            {"split": "date", "interval": "fortnight"},
+            {"interval": 5},
+            {"table": "a b"},
+        ):
+            self.assertRaises(ConfigError, make("DumpDataDB", **wrong).start)
