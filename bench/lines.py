@@ -1,5 +1,5 @@
 """
-What is measured: the lines of the table and their gates.
+What is measured: the lines of the table and their gates, and what all of them need.
 """
 
 import itertools
@@ -8,8 +8,9 @@ import sys
 import time
 from contextlib import ExitStack
 
+from bench import state_lines
 from bench.load import measure
-from bench.servers import POSTGREY, Floor, Postgrey, PPolicy
+from bench.servers import Floor, PPolicy
 from bench.table import Gate, Row, ratios
 
 TRIVIAL = """
@@ -17,16 +18,6 @@ TRIVIAL = """
 
     def check(factory, data, port):
         code, info = factory.check("dummy", data)
-        return "dunno", ""
-    """
-
-GREYLIST = """
-    modules = {"greylist": ("Greylist", {"writeBehind": %r})}
-
-    def check(factory, data, port):
-        code, info = factory.check("greylist", data)
-        if code == -1:
-            return "DEFER_IF_PERMIT", f"4.7.1 Greylisted, please try again in {info[1]} seconds"
         return "dunno", ""
     """
 
@@ -60,7 +51,6 @@ SLEEP = """
 IDLE = 5000
 ENTRIES = 100_000
 SLEEPERS = 200
-TRIPLETS = 150_000  # more than StateTable has in memory
 
 _seeds = itertools.count(1)
 
@@ -69,14 +59,16 @@ class Bench:
     """
     How long and how often to measure, and where.
 
+    @ivar rows: of the large table in the line "growth".
     @ivar remarks: what went wrong, as sentences.
     @ivar errors: how much of that is in no row of the table.
     """
 
-    def __init__(self, folder, seconds, rounds):
+    def __init__(self, folder, seconds, rounds, rows):
         self.folder = folder
         self.seconds = seconds
         self.rounds = rounds
+        self.rows = rows
         self.remarks = []
         self.errors = 0
 
@@ -97,14 +89,25 @@ class Bench:
                 if server in fresh:
                     server.renew()
                     self._warmUp(server, expected[server], load)
-                taken.append(measure(server, next(_seeds), expected[server], seconds=self.seconds, **load))
+                taken.append(self.measure(server, expected[server], **load))
                 if server in fresh:
                     self.ask(server)
         return samples
 
+    def measure(self, server, expected, **load):
+        """
+        Measure one server once, with requests of its own.
+        """
+        return measure(server, next(_seeds), expected, **{"seconds": self.seconds} | load)
+
+    def fill(self, server, expected, requests, **load):
+        """
+        Send so many requests, whatever time that takes.
+        """
+        self.count(server, measure(server, next(_seeds), expected, requests=requests, **load))
+
     def _warmUp(self, server, expected, load):
-        sample = measure(server, next(_seeds), expected, seconds=min(0.5, self.seconds), **load)
-        self.count(server, sample)
+        self.count(server, self.measure(server, expected, **load | {"seconds": min(0.5, self.seconds)}))
 
     def start(self, stack, *servers):
         """
@@ -183,40 +186,6 @@ def latency(bench):
     return rows
 
 
-def greylist(bench):
-    """
-    New triplets only, against postgrey: with an empty table in each round, and with one larger than memory holds.
-    """
-    kinds = (("write-behind", True), ("on disk first", False))
-    with ExitStack() as stack:
-        floor = Floor(bench.folder)
-        theirs = [Postgrey(bench.folder)] if POSTGREY.exists() else []
-        bare, logging, large = [
-            [
-                PPolicy(f"greylist, {how}{what}", bench.folder, GREYLIST % behind, requestLog=log)
-                for how, behind in kinds
-            ]
-            for what, log in (("", None), (", request log", "keyvalue"), (f", {TRIPLETS:,} known", None))
-        ]
-        servers = (floor, *theirs, *bare, *logging, *large)
-        expected = dict.fromkeys(servers, "DEFER_IF_PERMIT") | {floor: "dunno"}
-        bench.start(stack, *servers)
-        for server in large:
-            bench.count(server, measure(server, next(_seeds), expected[server], requests=TRIPLETS, mode="uniq"))
-        base, *rest = bench.measureInTurn(servers, expected, fresh=(*theirs, *bare, *logging), mode="uniq")
-        bench.ask(floor, *large)
-    rows = [Row("floor, uniq, 8 connections", base)]
-    peer = rest.pop(0) if theirs else None
-    if peer:
-        rows.append(Row("postgrey, no whitelists", peer, base))
-    else:
-        rows.append(Row("postgrey", notes=[f"skipped: there is no {POSTGREY} (Debian: apt-get install postgrey)"]))
-    for server, samples in zip((*bare, *logging, *large), rest, strict=True):
-        gates = [Gate("rate", ratios(samples, peer, "rate"), atLeast=6)] if peer and server in bare else []
-        rows.append(Row(server.name, samples, base, peer, gates))
-    return rows
-
-
 def memory(bench):
     """
     Memory, and many requests that wait at once.
@@ -233,7 +202,7 @@ def _idle(bench):
     with ExitStack() as stack:
         server = PPolicy("idle connections", bench.folder, TRIVIAL)
         bench.start(stack, server)
-        bench.count(server, measure(server, next(_seeds), "dunno", seconds=min(1, bench.seconds)))
+        bench.count(server, bench.measure(server, "dunno", seconds=min(1, bench.seconds)))
         before = server.memory()
         with ExitStack() as connections:
             for _ in range(IDLE):
@@ -250,11 +219,11 @@ def _cache(bench):
     with ExitStack() as stack:
         server = PPolicy("cache", bench.folder, SENDERS, cacheSize=ENTRIES)
         bench.start(stack, server)
-        bench.count(server, measure(server, next(_seeds), "dunno", seconds=min(1, bench.seconds), mode="same"))
+        bench.count(server, bench.measure(server, "dunno", seconds=min(1, bench.seconds), mode="same"))
         before = server.memory()
-        bench.count(server, measure(server, next(_seeds), "dunno", requests=ENTRIES, mode="uniq"))
+        bench.fill(server, "dunno", ENTRIES, mode="uniq")
         full = server.memory()
-        bench.count(server, measure(server, next(_seeds), "dunno", requests=2 * ENTRIES, mode="uniq"))
+        bench.fill(server, "dunno", 2 * ENTRIES, mode="uniq")
         after = server.memory()
         entries = server.status()["cache"]["entries"]
         bench.ask(server)
@@ -273,7 +242,7 @@ def _sleepers(bench):
         server = PPolicy("sleep", bench.folder, SLEEP)
         bench.start(stack, server)
         samples = [
-            measure(server, next(_seeds), "dunno", requests=SLEEPERS, connections=SLEEPERS)
+            bench.measure(server, "dunno", seconds=60, requests=SLEEPERS, connections=SLEEPERS)
             for _ in range(bench.rounds)
         ]
         bench.ask(server)
@@ -281,4 +250,14 @@ def _sleepers(bench):
     return Row(f"{SLEEPERS} requests in Sleep(1) at once", samples, gates=[Gate("seconds", slowest, atMost=1.2)])
 
 
-LINES = {"trivial": trivial, "latency": latency, "greylist": greylist, "memory": memory}
+LINES = {
+    "trivial": trivial,
+    "latency": latency,
+    "greylist": state_lines.greylist,
+    "known": state_lines.known,
+    "mariadb": state_lines.mariadb,
+    "take": state_lines.take,
+    "growth": state_lines.growth,
+    "list": state_lines.cachedList,
+    "memory": memory,
+}

@@ -61,21 +61,26 @@ def build():
             raise BenchError(f"{source} does not compile")
 
 
-def measure(server, seed, expected, *, seconds=600.0, requests=0, connections=8, mode="zipf"):
+def measure(server, seed, expected, *, requests=0, connections=8, mode="zipf", population=10_000, **how):
     """
     Load a server for some seconds, or with so many requests; wait until it has done what that left to do.
 
     @param expected: the action that every answer must have; others count as errors.
+    @param how: C{seconds}, and C{settle}: False to leave it with what there is to do.
     @return: a L{Sample}.
     """
-    command = [BUILD / "policyload", "-k", server.process.pid, "-c", connections, "-m", mode, "-s", seed]
-    command += ["-d", seconds, "-n", requests, f"127.0.0.1:{server.port}"]
+    command = [BUILD / "policyload", "-c", connections, "-m", mode, "-p", population, "-s", seed]
+    command += ["-d", how.get("seconds", 600), "-n", requests]
+    for pid in server.pids():
+        command += ["-k", pid]
+    command.append(f"127.0.0.1:{server.port}")
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     print(f"  {server.name}: {result.stdout.strip()}", file=sys.stderr)
     found = _LINE.search(result.stdout)
     if not found or found["requests"] == "0":
         raise BenchError(f"{server.name} cannot be measured: {result.stderr or result.stdout}\n{server.said()}")
-    server.settle()
+    if how.get("settle", True):
+        server.settle()
     numbers = {name: float(text) for name, text in found.groupdict().items() if name != "actions"}
     actions = dict(pair.rsplit("=", 1) for pair in found["actions"].split())
     numbers["errors"] += sum(int(count) for action, count in actions.items() if action != expected)

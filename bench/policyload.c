@@ -13,7 +13,8 @@
  *        same  one identical request, over and over (the instance changes)
  *        uniq  every request a new triplet of client, sender and recipient (another -s, other triplets)
  *        zipf  triplets drawn from a population of -p by a Zipf(1.0) law (the default)
- * -p   population for zipf (10000)
+ *        each  the triplets of this population one after the other, and again
+ * -p   population for zipf and each (10000)
  * -s   seed
  * -k   add up the CPU time, user and system, of this process and its children before and after, and print
  *      the CPU microseconds a request; may be given several times
@@ -121,6 +122,8 @@ static long draw(void)
         return 0;
     if (!strcmp(mode, "uniq"))
         return ++lastUnique;
+    if (!strcmp(mode, "each"))
+        return serial % population + 1;
     double wanted = (randomNumber() >> 11) * (1.0 / 9007199254740992.0) * cumulated[population - 1];
     long low = 0;
     long high = population - 1;

@@ -63,6 +63,7 @@ def options():
     parser.add_argument(
         "--only", metavar="NAME", action="append", choices=LINES, help=f"one of {', '.join(LINES)}"
     )
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the large table (1000000)")
     return parser.parse_args()
 
 
@@ -100,7 +101,7 @@ def main():
         signal.signal(one, interrupt)
     folder = Path(tempfile.mkdtemp(prefix="ppolicy-bench-"))
     machine = Machine()
-    bench = Bench(folder, chosen.seconds, chosen.rounds)
+    bench = Bench(folder, chosen.seconds, chosen.rounds, chosen.rows)
     try:
         build()
         rows = measureAll(bench, [name for name in LINES if not chosen.only or name in chosen.only])

@@ -5,8 +5,8 @@ Have we met this sender, recipient and client before?
 import re
 from functools import lru_cache
 from hashlib import blake2b
-from ipaddress import ip_address, ip_network
 from math import ceil
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from time import gmtime, strftime
 
 from ppolicy.check import Check, command, parameter
@@ -17,6 +17,8 @@ _COUNTED = re.compile(r"(?<=[-+=._])(?:[0-9]+|[0-9a-f]*[0-9][0-9a-f]{4,})(?=[-+=
 # BATV (prvs=0123abcdef=user) and SRS (SRS0=hash=tt=domain=user, SRS1=hash=first==...).
 _BATV = re.compile(r"^(?:prvs|btv1)=+[0-9a-z]+=+")
 _SRS = re.compile(r"^(srs[01])[-+=][^=]*=(?:[^=]*=(?=[^=]*=))?")
+# The IPv6 form of an IPv4 address begins so (RFC 4291, 2.5.5.2).
+_MAPPED = bytes(10) + b"\xff\xff"
 _WHITELISTED = "greylisting is not needed, {} has passed often enough"
 
 
@@ -180,14 +182,19 @@ class Greylist(Check):
         """
         The network that stands for a client; what is no address stands for itself.
         """
-        try:
-            ip = ip_address(address)
-        except ValueError:
-            return address
-        if ip.version == 6 and ip.ipv4_mapped:
-            ip = ip.ipv4_mapped
-        prefix = self.ipv4Prefix if ip.version == 4 else self.ipv6Prefix
-        return str(ip) if prefix == ip.max_prefixlen else str(ip_network((ip, prefix), strict=False))
+        kind, octets = AF_INET, _octets(AF_INET, address)
+        if octets is None:
+            kind, octets = AF_INET6, _octets(AF_INET6, address)
+            if octets is None:
+                return address
+            if octets.startswith(_MAPPED):
+                kind, octets = AF_INET, octets[len(_MAPPED) :]
+        prefix = self.ipv4Prefix if kind == AF_INET else self.ipv6Prefix
+        rest = len(octets) * 8 - prefix
+        if rest == 0:
+            return inet_ntop(kind, octets)
+        number = int.from_bytes(octets, "big") >> rest << rest
+        return f"{inet_ntop(kind, number.to_bytes(len(octets), 'big'))}/{prefix}"
 
     def _hidden(self, texts):
         key = blake2b(self.privacyKey.encode(), digest_size=32).digest()
@@ -310,6 +317,13 @@ class Greylist(Check):
                     }
                 )
         return answer
+
+
+def _octets(kind, address):
+    try:
+        return inet_pton(kind, address)
+    except (OSError, ValueError):
+        return None
 
 
 def normalized(sender):

@@ -29,6 +29,10 @@ RETRY = 2.0
 _PATIENCE = 5.0
 LONG = 600.0
 _SWEEP = 0.5
+# A connection that was idle for so many seconds is looked at before it is used.
+_IDLE = 0.5
+# Seconds between two looks at a table that could not be used.
+_LOOK = 0.1
 # How many operations may wait in a lane.
 QUEUE = 20_000
 _BATCH = 1000
@@ -64,6 +68,7 @@ class Database:
         self.readOnly = readOnly
         self.refused = {}
         self._tables = {}
+        self._nextLook = 0.0
         self._write = Lane(self, "write", _PATIENCE)
         self._read = Lane(self, "read", _PATIENCE)
         self._load = Lane(self, "load", LONG)
@@ -155,6 +160,23 @@ class Database:
             self.refused[table.name] = str(error)
         else:
             self.refused.pop(table.name, None)
+
+    def usable(self, connection, name):
+        """
+        In a thread, before a table is used: one that could not be used is looked at again.
+
+        @raises BackendError: when it still cannot be used; the sentence says what to do.
+        """
+        if name not in self.refused:
+            return
+        now = monotonic()
+        if now >= self._nextLook:
+            self._nextLook = now + _LOOK
+            for table in self.wanted():
+                if table.name in self.refused:
+                    self._prepareOne(connection, table)
+        if name in self.refused:
+            raise BackendError(self.refused[name], later=True)
 
     # What a kind of database implements; called in a lane's thread.
 
@@ -269,7 +291,8 @@ class Lane:
         self._thread = None
         self._connection = None
         self._nextProbe = 0.0
-        self._absent = False
+        self._absent = self._stopped = False
+        self._used = 0.0
         self._pending = deque()
         self._sweeping = None
 
@@ -278,6 +301,10 @@ class Lane:
         self._thread.start()
 
     def stop(self):
+        """
+        Finish what is queued. The Deferred fires when the connection is closed.
+        """
+        self._stopped = True
         done = Deferred()
         if self._thread is None:
             done.callback(None)
@@ -289,10 +316,12 @@ class Lane:
         return done
 
     def submit(self, operation, single=False):
+        if self._stopped:
+            return fail(BackendError(f"{self._database}: is closed", later=True))
         if self.broken:
-            return fail(BackendError(f"{self._database}: {self.problem}", self._absent))
+            return fail(self._away())
         if self.waiting >= QUEUE:
-            return fail(BackendError(f"{self._database}: {QUEUE} operations are waiting already"))
+            return fail(BackendError(f"{self._database}: {QUEUE} operations are waiting already", later=True))
         if self._thread is None:
             self.start()
         self.waiting += 1
@@ -307,12 +336,18 @@ class Lane:
         """
         Nobody waits for ever, whatever the thread hangs in; one look now and then costs less than a timer each.
         """
+        self._sweeping = None
         pending, now = self._pending, self._reactor.seconds()
         while pending and (pending[0][1].called or pending[0][0] <= now):
             _, done = pending.popleft()
             if not done.called:
-                done.errback(Failure(BackendError(f"{self._database}: no answer within {self._patience:g} s")))
-        self._sweeping = self._reactor.callLater(_SWEEP, self._sweep) if pending else None
+                error = BackendError(f"{self._database}: no answer within {self._patience:g} s", later=True)
+                done.errback(Failure(error))
+        if pending and self._sweeping is None:
+            self._sweeping = self._reactor.callLater(_SWEEP, self._sweep)
+
+    def _away(self):
+        return BackendError(f"{self._database}: {self.problem}", self._absent, later=True)
 
     # All below runs in the thread.
 
@@ -343,7 +378,7 @@ class Lane:
         results = []
         for part in [batch] if self._database.grouped and batch else [[one] for one in batch]:
             if self.broken:  # they came before it broke, or the part before has found that out
-                failure = Failure(BackendError(f"{self._database}: {self.problem}", self._absent))
+                failure = Failure(self._away())
                 results += [(done, failure) for _, done, _ in part]
             else:
                 results += self._transaction(part)
@@ -354,9 +389,7 @@ class Lane:
         alone = len(part) == 1 and part[0][2]
         for tries in range(1, _TRIES + 1):
             try:
-                if self._connection is None:
-                    self._open()
-                connection = self._connection
+                connection = self._present()
                 if not alone:
                     database.begin(connection)
                 results = [(done, self._attempt(connection, operation)) for operation, done, _ in part]
@@ -365,12 +398,16 @@ class Lane:
                         database.rollback(connection)
                     else:
                         database.commit(connection)
-            except (database.Error, OSError) as error:
+            except Exception as problem:  # noqa: BLE001 - the thread must go on, whatever a driver says
+                error = problem
+                if not isinstance(problem, database.Error | OSError):
+                    self._reactor.callFromThread(self.log.failure, "a transaction failed", Failure())
+                    error = database.Error(f"{type(problem).__name__}: {problem}")
                 meaning = database.meaning(error)
                 if meaning == LOST or tries == _TRIES or not self._mend(meaning):
                     self._failed(error, meaning)
                     absent = self._absent or meaning == MISSING
-                    failure = Failure(BackendError(f"{database}: {database.explained(error)}", absent))
+                    failure = Failure(BackendError(f"{database}: {database.explained(error)}", absent, True))
                     return [(done, failure) for _, done, _ in part]
             else:
                 break
@@ -378,6 +415,21 @@ class Lane:
             self.problem = None
             self._reactor.callFromThread(self.log.info, "{database}: works again", database=str(database))
         return results
+
+    def _present(self):
+        """
+        The connection; one that was idle may have been closed by the server.
+        """
+        now = monotonic()
+        if self._connection is not None and now - self._used > _IDLE:
+            try:
+                self._database.probe(self._connection)
+            except (self._database.Error, OSError):
+                self._close()
+        if self._connection is None:
+            self._open()
+        self._used = now
+        return self._connection
 
     def _attempt(self, connection, operation):
         database = self._database
@@ -400,6 +452,8 @@ class Lane:
         """
         Can the transaction be tried again? A deadlock's other side needs a moment to finish.
         """
+        if self._connection is None:
+            return meaning == AGAIN
         try:
             self._database.rollback(self._connection)
             if meaning == MISSING and not self._database.readOnly:
@@ -427,6 +481,9 @@ class Lane:
             self._database.probe(self._connection)
         except (self._database.Error, OSError) as error:
             self._failed(error, LOST)
+        except Exception as error:  # noqa: BLE001 - the thread must go on, whatever a driver says
+            self._reactor.callFromThread(self.log.failure, "opening a database failed", Failure())
+            self._failed(self._database.Error(f"{type(error).__name__}: {error}"), LOST)
         else:
             # What failed may have been writing, which only the next transaction can tell.
             self.broken = False
@@ -448,6 +505,8 @@ class Lane:
         self.broken = True
 
     def _rollBack(self):
+        if self._connection is None:
+            return
         try:
             self._database.rollback(self._connection)
         except (self._database.Error, OSError):

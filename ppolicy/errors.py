@@ -73,11 +73,13 @@ class BackendError(PPolicyError):
     A database, directory or other service did not do what it was asked; the message says why.
 
     @ivar nothingThere: is all that is wrong that there is no such table or file?
+    @ivar later: may the same work later?
     """
 
-    def __init__(self, sentence, nothingThere=False):
+    def __init__(self, sentence, nothingThere=False, later=False):
         super().__init__(sentence)
         self.nothingThere = nothingThere
+        self.later = later
 
 
 class DeadlineExceeded(BaseException):

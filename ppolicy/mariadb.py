@@ -108,6 +108,8 @@ class MariaDB(Database):
             return AGAIN
         if number == _NO_SUCH_TABLE:
             return MISSING
+        if isinstance(error, pymysql.ProgrammingError) and not isinstance(number, int):
+            return ALONE  # raised by pymysql itself: a value that it cannot send
         if not isinstance(number, int) or number == 0 or 2000 <= number < 3000 or number in _LOST:
             return LOST
         return LOST if isinstance(error, OSError | pymysql.InterfaceError) else ALONE

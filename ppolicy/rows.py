@@ -75,10 +75,40 @@ def scanning(schema, dialect, like, now, limit):
     for column, text in like.items():
         if column not in table.c or column == "key":
             raise BackendError(f"table {table.name} has no column {column}")
-        escaped = text.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_").replace("*", "%")
-        query = query.where(func.lower(table.c[column]).like(escaped, escape="!"))
+        query = query.where(likened(table.c[column], text))
     compiled = Compiled(query, dialect)
     return compiled.text, compiled.bound({})
+
+
+def likened(column, text):
+    """
+    The condition that a column is like a text, in which C{*} stands for anything; case does not count.
+    """
+    escaped = re.sub("([!%_])", r"!\1", text).replace("*", "%")
+    return func.lower(column).like(func.lower(escaped), escape="!")
+
+
+def slack(burst):
+    """
+    Seconds by which sums of as many times may be off: a time of today has steps of 2**-22 seconds.
+    """
+    return EPSILON + burst * 2**-22
+
+
+def storable(values, ttl):
+    """
+    Values as every database takes them.
+
+    @raises BackendError: when a time is none.
+    """
+    if not math.isfinite(ttl):
+        raise BackendError(f"{ttl} is no number of seconds")
+    return {
+        name: value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        if isinstance(value, str) and not value.isascii()
+        else value
+        for name, value in values.items()
+    }
 
 
 def labelled(schema, rows):

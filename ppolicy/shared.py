@@ -10,7 +10,7 @@ from sqlalchemy.dialects.mysql import insert
 
 from ppolicy.bridge import Gate, inReactor, wait
 from ppolicy.errors import BackendError
-from ppolicy.rows import EPSILON, bucket, counted, digestOf, labelled, scanning
+from ppolicy.rows import bucket, counted, digestOf, labelled, scanning, slack, storable
 from ppolicy.schema import SLOTS, STATE
 from ppolicy.statement import Compiled, ManyRows
 
@@ -73,7 +73,7 @@ def _take(table, columns):
     cost = given.expires - NOW
     return statement.on_duplicate_key_update(
         [
-            ("allowed", full + cost <= NOW + bindparam("depth") + literal_column(str(EPSILON))),
+            ("allowed", full + cost <= NOW + bindparam("depth") + bindparam("slack")),
             ("expires", full + func.if_(c.allowed, cost, literal_column("0"))),
         ]
     )
@@ -132,7 +132,13 @@ class _Statement:
         A key that is there twice is changed twice, in order.
         """
         if connection.isMariaDB:
-            return self.upsert(connection, rows, **common)
+            # All hosts lock rows in the same order, so that they do not wait for each other in a circle.
+            order = sorted(range(len(rows)), key=lambda place: rows[place][0])
+            answers = self.upsert(connection, [rows[place] for place in order], **common)
+            found = [()] * len(rows)
+            for place, answer in zip(order, answers, strict=True):
+                found[place] = answer
+            return found
         found = []  # MySQL cannot give rows back: the lock on the row holds until the transaction ends
         connection.raw.begin()
         for row in rows:
@@ -210,7 +216,9 @@ class SharedTable:
         digest, columns = digestOf(key, columns)
         fits = n <= burst  # what is more than a bucket holds takes nothing, but is told what there is
         allowed, full, now = self._change(
-            "take", (digest, n / rate if fits else 0.0, *columns), (("depth", burst / rate),)
+            "take",
+            (digest, n / rate if fits else 0.0, *columns),
+            (("depth", burst / rate), ("slack", slack(burst))),
         )
         return bucket(bool(allowed) and fits, full - float(now), rate, burst, n)
 
@@ -230,12 +238,15 @@ class SharedTable:
     @inReactor
     def put(self, key, values, ttl, columns=None, behind=False):
         digest, columns = digestOf(key, columns)
+        values = storable(values, ttl)
         self._change("put", (digest, *(values[name] for name in self.fields), ttl, *columns), ())
 
     @inReactor
     def delete(self, key):
         digest, _ = digestOf(key, ())
-        return self._forget([digest]) > 0
+        there = self.get(key) is not None
+        self._forget([digest])
+        return there
 
     @inReactor
     def scan(self, like=None, limit=1000):
@@ -288,6 +299,8 @@ class SharedTable:
             if group not in self._busy:  # at the end of this turn of the reactor, with all that it brings
                 self._busy.add(group)
                 self.bridge.reactor.callLater(0, self._send, group)
+        if len(row) != len(self._statements[name].upsert.row):
+            raise ValueError(f"table {self.name} has the columns {', '.join(self.columns)}")
         rows, gate = waiting
         rows.append(row)
         place = len(rows) - 1
@@ -306,7 +319,13 @@ class SharedTable:
     def _submit(self, group, rows, gate):
         name, common = group
         statement = self._statements[name]
-        done = self._database.submit(lambda connection: statement(connection, rows, dict(common)), single=True)
+        database = self._database
+
+        def change(connection):
+            database.usable(connection, self.name)
+            return statement(connection, rows, dict(common))
+
+        done = database.submit(change, single=len(rows) <= ManyRows.EXACT)
         return done.addBoth(lambda result: gate.open(result, self.bridge))
 
     def purge(self):

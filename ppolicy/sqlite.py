@@ -3,7 +3,9 @@ The embedded database: one SQLite file in WAL mode, written by one process.
 """
 
 import os
+import re
 import sqlite3
+from functools import lru_cache
 from pathlib import Path
 
 from sqlalchemy import func
@@ -57,6 +59,7 @@ class SQLite(Database):
         )
         try:
             connection.create_function("lower", 1, _lower, deterministic=True)
+            connection.create_function("like", 3, _like, deterministic=True)
             if not self.readOnly:
                 connection.execute("PRAGMA journal_mode=WAL")
                 # In WAL mode NORMAL survives the death of the process; a power cut may lose the last commits.
@@ -139,6 +142,25 @@ def _lower(value):
     SQLite's own knows ASCII only; this one is that of the other databases and of Python.
     """
     return value.lower() if isinstance(value, str) else value
+
+
+def _like(wanted, value, escape):
+    """
+    SQLite's own ends at a NUL.
+    """
+    return value is not None and _pattern(wanted, escape).fullmatch(str(value)) is not None
+
+
+@lru_cache(100)
+def _pattern(wanted, escape):
+    parts = []
+    letters = iter(wanted)
+    for letter in letters:
+        if letter == escape:
+            parts.append(re.escape(next(letters, "")))
+        else:
+            parts.append({"%": ".*", "_": "."}.get(letter, re.escape(letter)))
+    return re.compile("".join(parts), re.IGNORECASE | re.DOTALL)
 
 
 def _quoted(path):

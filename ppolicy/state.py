@@ -18,10 +18,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ppolicy.bridge import Gate, inReactor, wait
-from ppolicy.database import RETRY
+from ppolicy.database import ALONE, RETRY
 from ppolicy.errors import BackendError, ConfigError
 from ppolicy.keyfilter import KeyFilter
-from ppolicy.rows import EPSILON, bucket, counted, digestOf, labelled, pattern, scanning
+from ppolicy.rows import bucket, counted, digestOf, labelled, pattern, scanning, slack, storable
 from ppolicy.schema import SLOTS, STATE, stateTable
 from ppolicy.shared import SharedTable
 from ppolicy.statement import Compiled, ManyRows
@@ -96,19 +96,19 @@ class StateStore:
         """
         L{LocalTable.touch} in a table of this name.
         """
-        return self._named(table, "touch").touch(key, ttl, firstTtl, columns, settle, behind)
+        return self._named(table, "touch").touch(key, ttl, firstTtl, columns or _name(key), settle, behind)
 
     def take(self, table, key, rate, burst, n=1):
         """
         L{LocalTable.take} in a table of this name.
         """
-        return self._named(table, "take").take(key, rate, burst, n)
+        return self._named(table, "take").take(key, rate, burst, n, _name(key))
 
     def add(self, table, key, n, window):
         """
         L{LocalTable.add} in a table of this name.
         """
-        return self._named(table, "add").add(key, n, window)
+        return self._named(table, "add").add(key, n, window, _name(key))
 
     def get(self, table, key):
         """
@@ -121,7 +121,7 @@ class StateStore:
         """
         Keep a text for so many seconds.
         """
-        self._named(table, "value").put(key, {"value": value}, ttl)
+        self._named(table, "value").put(key, {"value": value}, ttl, _name(key))
 
     def delete(self, table, key):
         """
@@ -163,6 +163,13 @@ class StateStore:
         self._purgeLater()
 
 
+def _name(key):
+    """
+    The one readable column of a table that nobody has declared.
+    """
+    return None if key.__class__ is str else (" ".join(key),)
+
+
 class LocalTable:
     """
     One table in memory, before the file. Its front is bounded; while it holds the whole table, or a filter tells
@@ -194,6 +201,8 @@ class LocalTable:
         self._dirty = {}
         self._complete = self._database is None
         self._filter = self._since = None
+        self._forgotten = set()
+        self._evicted = False
         self._loading = self._purging = None
         self._flushing = 0
         self._batch, self._gate = [], Gate()
@@ -256,13 +265,15 @@ class LocalTable:
         Read the youngest rows; of a table that is larger than the front all keys too, for the filter.
         """
         now = self._store.clock()
-        self._since = []
+        self._since, self._evicted = [], False
 
         def load(connection):
             query = self._youngest.bound({"now": now, "most": FRONT + 1})
             rows = list(connection.stream(self._youngest.text, query))
             return rows, self._filled(connection) if len(rows) > FRONT else None
 
+        if self._closed:
+            return
         # What was written before is on disk when the lane that writes has come to this.
         self._flushAll()
         written = self._database.submit(lambda connection: None)
@@ -282,21 +293,26 @@ class LocalTable:
         """
         Take the rows in portions, oldest first, so that no request waits for the whole table.
         """
+        if self._closed:
+            return
         rows, filled = result
         complete = len(rows) <= FRONT
         del rows[FRONT:]
 
         def portion():
             for digest, *row in rows[-_PORTION:]:
-                self._rows.setdefault(digest, tuple(row))
+                if digest not in self._forgotten:
+                    self._rows.setdefault(digest, tuple(row))
             del rows[-_PORTION:]
             if rows:
                 self._loading = self.bridge.reactor.callLater(0, portion)
                 return
             self._loading = None
-            self._complete = complete
+            self._complete = complete and not self._evicted
+            self._forgotten.clear()
             if filled is not None:
                 self._useFilter(filled)
+            self._since = None
             self._bound()
 
         portion()
@@ -388,7 +404,7 @@ class LocalTable:
         now = self._store.clock()
         depth = burst / rate
         full = now if row is None else min(max(row[1], now), now + depth)
-        allowed = full + n / rate <= now + depth + EPSILON
+        allowed = full + n / rate <= now + depth + slack(burst)
         if allowed:
             full += n / rate
         self._keep(digest, (int(allowed), full), columns, behind)
@@ -441,6 +457,7 @@ class LocalTable:
         @raises BackendError: when the row cannot be written.
         """
         digest, columns = digestOf(key, columns)
+        values = storable(values, ttl)
         row = (*(values[name] for name in self.fields), self._store.clock() + ttl)
         self._keep(digest, row, columns, behind)
 
@@ -521,18 +538,23 @@ class LocalTable:
         return labelled(self.schema, rows)
 
     def _scanMemory(self, like, limit):
+        names = (*self.fields, "expires")
+        unknown = [column for column in like if column not in (*self.columns, *names)]
+        if unknown:
+            raise BackendError(f"table {self.name} has no column {unknown[0]}")
         wanted = {column: pattern(text) for column, text in like.items()}
         now = self._store.clock()
         found = []
-        for digest, row in reversed(self._rows.items()):
-            shown = dict(zip(self.columns, self._shown.get(digest, ()), strict=False))
-            if row[-1] > now and all(one.fullmatch(shown.get(column, "")) for column, one in wanted.items()):
-                found.append((digest, shown | dict(zip((*self.fields, "expires"), row, strict=True))))
-                if len(found) == limit:
-                    break
-        return found
+        for digest, row in self._rows.items():
+            shown = dict(zip(names, row, strict=True)) | dict(zip(self.columns, self._shown[digest], strict=False))
+            if row[-1] > now and all(one.fullmatch(str(shown[column])) for column, one in wanted.items()):
+                found.append((digest, shown))
+        found.sort(key=lambda one: one[1]["expires"], reverse=True)
+        return found[:limit]
 
     def _forget(self, digests):
+        if self._since is not None:
+            self._forgotten.update(digests)
         for digest in digests:
             self._rows.pop(digest, None)
             self._shown.pop(digest, None)
@@ -586,12 +608,13 @@ class LocalTable:
 
     def _bound(self):
         rows = self._rows
-        if len(rows) <= FRONT or self._loading is not None:
+        if len(rows) <= FRONT or (self._since is not None and len(rows) <= 2 * FRONT):
             return
-        if self._complete and self._writes:
+        self._evicted = True
+        if self._complete and self._writes and self._since is None:
             self._fillFromFront()
             return
-        if self._filter is not None and self._filter.room < 0:
+        if self._filter is not None and self._filter.room < 0 and self._since is None:
             self._filter.room = FRONT
             self._load()
         while len(rows) > FRONT:
@@ -612,7 +635,9 @@ class LocalTable:
         if not self._committing:  # at the end of this turn of the reactor, with all that it brings
             self._committing = True
             self.bridge.reactor.callLater(0, self._commitBatch)
-        gate.wait()
+        bad = gate.wait()
+        if bad and digest in bad:
+            raise BackendError(bad[digest])
 
     def _commitBatch(self):
         batch, gate = self._batch, self._gate
@@ -625,14 +650,37 @@ class LocalTable:
         else:
             self._committing = False
         if isinstance(result, Failure):
-            self._again(batch)
+            self._again(result, batch)
         gate.open(result, self.bridge)
 
     def _write(self, entries):
-        upsert = self._upsert
-        return self._database.submit(
-            lambda connection: upsert(connection, entries) and None, single=len(entries) <= ManyRows.EXACT
-        )
+        """
+        @return: a Deferred of {digest: error} of rows that the database does not take.
+        """
+        upsert, database = self._upsert, self._database
+
+        def write(connection):
+            database.usable(connection, self.name)
+            try:
+                upsert(connection, entries)
+            except database.Error as error:
+                if len(entries) == 1 or database.meaning(error) != ALONE:
+                    raise
+                return self._writeEach(connection, entries)
+            return None
+
+        return database.submit(write, single=len(entries) <= ManyRows.EXACT)
+
+    def _writeEach(self, connection, entries):
+        bad = {}
+        for entry in entries:
+            try:
+                self._upsert(connection, [entry])
+            except self._database.Error as error:
+                if self._database.meaning(error) != ALONE:
+                    raise
+                bad[entry[0]] = f"{self._database}: {self._database.explained(error)}"
+        return bad
 
     def flush(self):
         """
@@ -653,13 +701,16 @@ class LocalTable:
     def _flushed(self, result, portion):
         self._flushing -= 1
         if isinstance(result, Failure):
-            self._again(portion)
+            self._again(result, portion)
 
-    def _again(self, entries):
+    def _again(self, failure, entries):
         """
         Keep rows that could not be written for the next flush. What the front had to forget meanwhile is lost:
         a database that hangs must not fill the memory.
         """
+        failure.trap(BackendError)
+        if not failure.value.later:
+            return
         for entry in entries:
             digest = entry[0]
             row = self._rows.get(digest)

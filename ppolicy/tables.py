@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 
 from ppolicy.bridge import inReactor, wait
 from ppolicy.errors import BackendError, ConfigError
+from ppolicy.rows import likened
 from ppolicy.schema import ROW_KEY, identifier, listTable
 from ppolicy.shared import NOW
 from ppolicy.statement import Compiled
@@ -440,8 +441,7 @@ class ListTable:
         for column, pattern in (like or {}).items():
             if column not in table.c:
                 raise BackendError(f"list {self.name} has no column {column}; it has {', '.join(table.c.keys())}")
-            escaped = re.sub(r"([!%_])", r"!\1", pattern.lower()).replace("*", "%")
-            query = query.where(func.lower(table.c[column]).like(escaped, escape="!"))
+            query = query.where(likened(table.c[column], pattern))
         compiled = Compiled(query, self._present().dialect)
         rows = wait(self._database.load(lambda connection: compiled(connection).fetchall()))
         return [dict(zip(table.c.keys(), row, strict=True)) for row in rows]

@@ -70,7 +70,7 @@ def _fromURL(text, folder):
         path = text.removeprefix("sqlite:///")
         if path == text or path in ("", ":memory:") or "?" in path:
             raise ValueError("must be sqlite:////path/to/file, the path of a file")
-        if "\0" in path:
+        if "\0" in unquote(path):
             raise ValueError("no file can have this name")
         return Target(path=folder / unquote(path))
     try:
@@ -97,6 +97,10 @@ def _fromDictionary(given, folder):
         if name not in UNUSED and value is not None and not isinstance(value, str | int | float | bool | Path):
             raise ValueError(f"{name!r} must be a text or a number")
     settings = {name: given[name] for name in _SETTINGS if given.get(name) is not None}
+    if given.get("db") and given.get("database"):
+        raise ValueError("the name of the database is given twice")
+    if given.get("passwd") and given.get("password"):
+        raise ValueError("the password is given twice")
     name = given.get("db") or given.get("database")
     password = given.get("passwd") or given.get("password")
     return _server(given.get("host"), given.get("port"), name, given.get("user"), password, settings, folder)
@@ -107,8 +111,15 @@ def _server(host, port, name, user, password, settings, folder):
         raise ValueError("names no database")
     if not re.fullmatch(r"[^\0/\\.]{1,64}", str(name)):
         raise ValueError("the name of the database must be one to 64 characters, without . / and \\")
+    if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,255}", str(host or "localhost")):
+        raise ValueError(
+            "host must be a name or address (a password with @, : or / in it is written as %40 and so on)"
+        )
     target = Target(name=str(name), user=str(user or ""), host=str(host or "localhost"))
     target.port = _number("port", port or 3306, 1, 65535, int)
+    for one in ("unix_socket", "ssl_ca", "ssl_cert", "ssl_key", "password_file", "password_env"):
+        if one in settings and (not isinstance(settings[one], str | Path) or "\0" in str(settings[one])):
+            raise ValueError(f"{one} must be a text")
     target.socket = settings.get("unix_socket")
     target.timeout = _number("timeout", settings.get("timeout", _SECONDS), 0.1, 60, float)
     target.password = _password(password, settings, folder)
@@ -138,6 +149,8 @@ def _password(given, settings, folder):
         name = str(settings["password_env"])
         if name not in os.environ:
             raise ValueError(f"password_env: there is no {name} in the environment")
+        if not os.environ[name].isprintable() or "\udc80" <= max(os.environ[name], default="") <= "\udcff":
+            raise ValueError(f"password_env: {name} in the environment is no text")
         return os.environ[name]
     path = folder / str(settings["password_file"])
     return _readable("password_file", path).partition("\n")[0].rstrip("\r")
@@ -153,7 +166,7 @@ def _readable(name, path):
 def _number(name, value, least, most, kind):
     try:
         number = kind(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise ValueError(f"{name} must be a number") from None
     if not least <= number <= most:
         raise ValueError(f"{name} must be from {least} to {most}")
