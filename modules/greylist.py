@@ -14,11 +14,12 @@ from ppolicy.errors import BackendError, ParamError
 
 # Parts of a local part that are another one in each mail: numbers and hashes behind a separator.
 _COUNTED = re.compile(r"(?<=[-+=._])(?:[0-9]+|[0-9a-f]*[0-9][0-9a-f]{4,})(?=[-+=._]|$)")
-# BATV (prvs=0123abcdef=user) and SRS (SRS0=hash=tt=domain=user, SRS1=hash=first==...).
+# BATV (prvs=0123abcdef=user), and SRS (srs0=hash=day=domain=user, srs1=hash=host==hash=day=domain=user).
 _BATV = re.compile(r"^(?:prvs|btv1)=+[0-9a-z]+=+")
-_SRS = re.compile(r"^(srs[01])[-+=][^=]*=(?:[^=]*=(?=[^=]*=))?")
+_SRS = re.compile(r"^srs(?:0[-+=]|1[-+=][^=]+=(?P<host>[^=]+)=[-+=])[^=]+=[^=]+=(?=.+=.)")
 # The IPv6 form of an IPv4 address begins so (RFC 4291, 2.5.5.2).
 _MAPPED = bytes(10) + b"\xff\xff"
+_NOBODY = None, None
 _WHITELISTED = "greylisting is not needed, {} has passed often enough"
 
 
@@ -95,11 +96,12 @@ class Greylist(Check):
             raise ParamError(f"mustRetry ({self.mustRetry:g}) must be longer than delay ({self.delay:g})")
         try:
             self.text.format(seconds=1, minutes=1, domain="")
-        except (LookupError, ValueError, AttributeError):
+        except (LookupError, ValueError, AttributeError, TypeError):
             raise ParamError(
                 "text may have {seconds}, {minutes} and {domain} in it, and other braces doubled"
             ) from None
         self._plainText = self.text == type(self).declared()["text"].default
+        self._asked = _NOBODY
         self._network = lru_cache(10_000)(self._networkOf)
         self._triplets = self.state.table(self.table, ("sender", "recipient", "client_address"))
         if self.whitelistAfter:
@@ -110,10 +112,17 @@ class Greylist(Check):
         sender = data.get("sender", "").lower()
         if self.normalizeSender and sender:
             sender = normalized(sender)
-        return sender, data.get("recipient", "").lower(), self._network(data.get("client_address", "").lower())
+        triplet = sender, data.get("recipient", "").lower(), self._network(data.get("client_address", "").lower())
+        self._asked = data, triplet
+        return triplet
 
     def check(self, data):
-        triplet = sender, recipient, _ = self.hashArg(data)
+        # Who asks has just called hashArg() for the same request, as a rule.
+        asked, triplet = self._asked
+        if asked is not data:
+            triplet = self.hashArg(data)
+        self._asked = _NOBODY
+        sender, recipient, _ = triplet
         if recipient.startswith("postmaster") and recipient.partition("@")[0] == "postmaster":
             return 2, ("mail to postmaster is not greylisted", 0)
         if sender and "@" not in sender:  # the empty sender is valid, it brings bounces
@@ -122,10 +131,9 @@ class Greylist(Check):
             if self.whitelistAfter and (known := self._whitelisted(triplet)):
                 return known
             now, first, previous, _, expires = self._triplets.touch(
-                triplet,
+                self._stored(triplet),
                 ttl=self.expiration,
                 firstTtl=self.mustRetry,
-                columns=None if self.privacyKey is None else self._hidden(triplet),
                 settle=self.delay,
                 behind=self.writeBehind,
             )
@@ -161,7 +169,7 @@ class Greylist(Check):
             (self._clients, (network,), network),
             (self._domains, (domain, network), domain),
         ):
-            row = table.get(key)
+            row = table.get(self._stored(key))
             if row is not None and row["count"] >= self.whitelistAfter:
                 self._countIn(table, key)
                 return 1, (_WHITELISTED.format(name), int(self.expiration)), 60
@@ -173,8 +181,7 @@ class Greylist(Check):
         self._countIn(self._domains, (sender.rpartition("@")[2], network))
 
     def _countIn(self, table, key):
-        columns = None if self.privacyKey is None else self._hidden(key)
-        table.touch(key, self.expiration, self.expiration, columns, behind=self.writeBehind)
+        table.touch(self._stored(key), self.expiration, self.expiration, behind=self.writeBehind)
 
     # Keys
 
@@ -195,6 +202,12 @@ class Greylist(Check):
             return inet_ntop(kind, octets)
         number = int.from_bytes(octets, "big") >> rest << rest
         return f"{inet_ntop(kind, number.to_bytes(len(octets), 'big'))}/{prefix}"
+
+    def _stored(self, texts):
+        """
+        A key as it is stored.
+        """
+        return texts if self.privacyKey is None else self._hidden(texts)
 
     def _hidden(self, texts):
         key = blake2b(self.privacyKey.encode(), digest_size=32).digest()
@@ -220,7 +233,7 @@ class Greylist(Check):
             text = self._network(text)
         elif column == "sender" and self.normalizeSender:
             text = normalized(text)
-        return text if self.privacyKey is None else self._hidden((text,))[0]
+        return self._stored((text,))[0]
 
     def _described(self, row):
         now = self.state.clock()
@@ -261,9 +274,8 @@ class Greylist(Check):
         allowed = self._triplets.alter(like, passed, self.expiration)
         if not allowed and len(like) == 3 and not any("*" in text for text in (sender, recipient, client)):
             key = self.hashArg({"sender": sender, "recipient": recipient, "client_address": client})
-            columns = None if self.privacyKey is None else self._hidden(key)
             fields = passed | {"last": self.state.clock(), "count": 0}
-            self._triplets.put(key, fields, self.expiration, columns)
+            self._triplets.put(self._stored(key), fields, self.expiration)
             allowed = 1
         return {"allowed": allowed}
 
@@ -290,8 +302,7 @@ class Greylist(Check):
             key = self.hashArg({"sender": sender, "recipient": recipient, "client_address": client})
             first = date - self.delay if state > 0 else date
             fields = {"first": first, "last": date, "previous": first, "count": 2 if state > 0 else 1}
-            columns = None if self.privacyKey is None else self._hidden(key)
-            self._triplets.put(key, fields, left, columns, behind=True)
+            self._triplets.put(self._stored(key), fields, left, behind=True)
             taken += 1
         return {"taken": taken}
 
@@ -333,6 +344,5 @@ def normalized(sender):
     local, at, domain = sender.rpartition("@")
     if not at or local.isalnum():
         return sender
-    local = _SRS.sub(r"\1=", _BATV.sub("", local))
-    local = _COUNTED.sub("#", local)
-    return f"{local.partition('+')[0] or local}@{domain}"
+    same = _COUNTED.sub("#", _SRS.sub(r"srs=\g<host>=", _BATV.sub("", local)))
+    return f"{same.partition('+')[0] or local}@{domain}"

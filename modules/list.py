@@ -61,12 +61,12 @@ class List(ListCheck):
         if self.file is not None:
             if len(self._params) != 1 or self.column or self.retcols:
                 raise ParamError("with a file, param is one attribute, and there is no column and no retcols")
-            self._source = self.openFile(self.file)
+            self._source = self.opened(self.fileSource(self.file))
             return
         columns = self._params if self.column is None else asList(self.column)
         if len(columns) != len(self._params):
             raise ParamError("column must name as many columns as param names attributes")
-        self._source = self.openTable(self.table, columns, self.retcols)
+        self._source = self.opened(self.tableSource(self.table, columns, self.retcols))
 
     def hashArg(self, data):
         return self.folded(data, self._params)

@@ -3,7 +3,7 @@ Is a value white, black or neither?
 """
 
 from ppolicy.check import parameter
-from ppolicy.listcheck import BlackWhiteCheck, asList
+from ppolicy.listcheck import TROUBLE, BlackWhiteCheck, asList
 
 
 class ListBW(BlackWhiteCheck):
@@ -44,4 +44,7 @@ class ListBW(BlackWhiteCheck):
         return self.folded(data, self._params)
 
     def check(self, data):
-        return self.decide(self.values(data, self._params))
+        try:
+            return self.decide(self.values(data, self._params))
+        except TROUBLE:
+            return 0, None

@@ -5,6 +5,7 @@ A list that the policy itself keeps.
 from typing import Literal
 
 from ppolicy.check import parameter
+from ppolicy.errors import ParamError
 from ppolicy.listcheck import TROUBLE, ListCheck, asList, mapped
 from ppolicy.tables import columnList
 
@@ -54,17 +55,19 @@ class ListDyn(ListCheck):
     def start(self):
         self._params = asList(self.param)
         self._returned = columnList(self.retcols) or []
+        if not all(name.isidentifier() for name in self._returned):
+            raise ParamError("retcols must name columns, each by itself")
         columns, types = mapped(self._params, self.mapping)
         returned, moreTypes = mapped(self._returned, self.mapping)
-        wanted = [("soft_expire", self.softExpire), ("hard_expire", self.hardExpire)]
-        times, _ = mapped([name for name, seconds in wanted if seconds], self.mapping)
+        (soft, hard), _ = mapped(["soft_expire", "hard_expire"], self.mapping)
+        soft, hard = soft if self.softExpire else None, hard if self.hardExpire else None
         self._columns = dict(zip(self._returned, returned, strict=True))
-        self._source = self.openTable(self.table, columns, returned, types | moreTypes, times)
+        self._source = self.opened(self.tableSource(self.table, columns, returned, types | moreTypes, soft, hard))
 
     def check(self, data, operation=None, value=None, softExpire=None, hardExpire=None):
         operation = operation or self.operation
-        combinations = self.values(data, self._params)
         try:
+            combinations = self.values(data, self._params)
             if operation == "check":
                 return self._look(combinations)
             if operation == "add":
@@ -91,9 +94,9 @@ class ListDyn(ListCheck):
     def _code(self, found):
         if found is None:
             return -1
-        left = dict(zip(self._source.times, found[1][len(found[1]) - len(self._source.times) :], strict=True))
-        soft = left.get(self._source.times[0]) if self.softExpire else None
-        hard = left.get(self._source.times[-1]) if self.hardExpire else None
+        # The seconds left stand behind the columns: until it expires softly, hard.
+        soft = found[1][-1 - bool(self.hardExpire)] if self.softExpire else None
+        hard = found[1][-1] if self.hardExpire else None
         if hard is not None and hard <= 0:
             return -1
         return 2 if soft is not None and soft <= 0 else 1

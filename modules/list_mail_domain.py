@@ -3,7 +3,7 @@ Is a mail address, or a part of it, white, black or neither?
 """
 
 from ppolicy.check import parameter
-from ppolicy.listcheck import BlackWhiteCheck
+from ppolicy.listcheck import TROUBLE, BlackWhiteCheck, FileSource
 
 
 class ListMailDomain(BlackWhiteCheck):
@@ -50,24 +50,45 @@ class ListMailDomain(BlackWhiteCheck):
     def hashArg(self, data):
         return self.folded(data, [self.param])
 
+    def fileSource(self, path):
+        return _File(path, self.cacheCaseSensitive, self.tables, self.forgetResults)
+
     def check(self, data):
         found = 0, ()
-        for (value,) in self.values(data, [self.param]):
-            found = self._checkOne(value)
-            if found[0] or found[1] is None:
-                return found
+        try:
+            for (value,) in self.values(data, [self.param]):
+                found = self.decide([(one,) for one in searchOrder(value)])
+                if found[0]:
+                    break
+        except TROUBLE:
+            return 0, None
         return found
 
-    def _checkOne(self, value):
-        return self.decide([(one,) for one in searchOrder(value)])
+
+class _File(FileSource):
+    """
+    A file, whose entries say themselves what they stand for. Only the value is looked up in it.
+    """
+
+    def find(self, combinations):
+        """
+        @return: the place says how exact the entry is: that of the same one in a table, or behind all.
+        """
+        found = self.file.find(combinations[0][0])
+        if found is None:
+            return None
+        entry = found[0].lower()
+        entry = f"@{entry}" if entry.startswith(".") else entry
+        places = (place for place, (one,) in enumerate(combinations) if one.lower() == entry)
+        return next(places, len(combinations)), found[:2]
 
 
 def searchOrder(value):
     """
-    The entries that stand for an address or host name, the most exact first.
+    The entries that stand for an address or host name, the most exact first: itself.
     """
     user, at, domain = value.rpartition("@")
-    first = [value, f"{user}@", user] if at else [value] if value else []
+    users = [f"{user}@", user] if at else []
     labels = domain.rstrip(".").split(".") if domain else []
     parents = [f"@.{'.'.join(labels[place:])}" for place in range(len(labels))]
-    return [*first, *([f"@{domain}"] if labels else []), *parents, "@."]
+    return [value, *users, *([f"@{domain}"] if labels else []), *parents, "@."]

@@ -43,7 +43,7 @@ class LookupDB(ListCheck):
     def start(self):
         self._params = asList(self.param)
         columns, types = mapped(self._params, self.mapping)
-        self._source = self.openTable(self.table, columns, self.retcols, types)
+        self._source = self.opened(self.tableSource(self.table, columns, self.retcols, types))
 
     def hashArg(self, data):
         return self.folded(data, self._params)

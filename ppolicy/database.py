@@ -31,8 +31,6 @@ LONG = 600.0
 _SWEEP = 0.5
 # A connection that was idle for so many seconds is looked at before it is used.
 _IDLE = 0.5
-# Seconds between two looks at a table that could not be used.
-_LOOK = 0.1
 # How many operations may wait in a lane.
 QUEUE = 20_000
 _BATCH = 1000
@@ -50,7 +48,6 @@ class Database:
     A database as checks and the state store see it. Subclasses know one kind of server each.
 
     @ivar readOnly: nothing is created or written, for dry runs.
-    @ivar refused: {table name: why it cannot be used}.
     @cvar shared: may other hosts write to it as well?
     @cvar grouped: may operations of several callers share a transaction?
     @cvar Error: the root of the driver's errors.
@@ -66,9 +63,9 @@ class Database:
     def __init__(self, reactor, readOnly=False):
         self.reactor = reactor
         self.readOnly = readOnly
-        self.refused = {}
         self._tables = {}
-        self._nextLook = 0.0
+        self._refused = {}
+        self._preparing = False
         self._write = Lane(self, "write", _PATIENCE)
         self._read = Lane(self, "read", _PATIENCE)
         self._load = Lane(self, "load", LONG)
@@ -105,7 +102,7 @@ class Database:
         Have a SQLAlchemy table created or upgraded now, and looked after whenever the database is opened anew.
         Callable in any thread.
         """
-        self._tables[table.name, *table.columns.keys()] = table
+        self._tables[_shape(table)] = table
         self.reactor.callFromThread(self._create, table)
 
     def _create(self, table):
@@ -155,28 +152,40 @@ class Database:
                 if self.meaning(problem) != ALONE:
                     raise
                 error = BackendError(f"{self}: table {table.name}: {self.explained(problem)}")
-            if self.refused.get(table.name) != str(error):
+            if self.refusal(table) != str(error):
                 self.reactor.callFromThread(self.log.error, "{error}", error=str(error))
-            self.refused[table.name] = str(error)
+            self._refused[_shape(table)] = str(error)
         else:
-            self.refused.pop(table.name, None)
+            self._refused.pop(_shape(table), None)
 
-    def usable(self, connection, name):
+    def refusal(self, table):
         """
-        In a thread, before a table is used: one that could not be used is looked at again.
+        Why a table cannot be used, else None.
+        """
+        return self._refused.get(_shape(table)) if self._refused else None
+
+    def usable(self, connection, table):
+        """
+        In the thread of the lane 'write', before a table is used: one that could not be used is looked at again.
 
         @raises BackendError: when it still cannot be used; the sentence says what to do.
         """
-        if name not in self.refused:
+        if self.refusal(table) is None:
             return
-        now = monotonic()
-        if now >= self._nextLook:
-            self._nextLook = now + _LOOK
-            for table in self.wanted():
-                if table.name in self.refused:
-                    self._prepareOne(connection, table)
-        if name in self.refused:
-            raise BackendError(self.refused[name], later=True)
+        self._prepareOne(connection, table)
+        if (refusal := self.refusal(table)) is not None:
+            raise BackendError(refusal, later=True)
+
+    def prepareSoon(self):
+        """
+        A table is missing: have all of them looked at by the lane that can create them.
+        """
+        if not self._preparing:
+            self._preparing = True
+            self._write.submit(self.prepare).addBoth(self._prepared)
+
+    def _prepared(self, _):
+        self._preparing = False
 
     # What a kind of database implements; called in a lane's thread.
 
@@ -202,6 +211,11 @@ class Database:
 
     def rollback(self, connection):
         raise NotImplementedError
+
+    def written(self, connection):
+        """
+        Called after each transaction of the lane 'write'.
+        """
 
     def probe(self, connection):
         """
@@ -267,6 +281,13 @@ class Database:
         The names of a table's columns, None when there is no such table.
         """
         raise NotImplementedError
+
+
+def _shape(table):
+    """
+    What is the same for two checks that use a table in the same way.
+    """
+    return table.name, *table.columns.keys()
 
 
 class Lane:
@@ -398,6 +419,8 @@ class Lane:
                         database.rollback(connection)
                     else:
                         database.commit(connection)
+                if self.role == "write":
+                    database.written(connection)
             except Exception as problem:  # noqa: BLE001 - the thread must go on, whatever a driver says
                 error = problem
                 if not isinstance(problem, database.Error | OSError):
@@ -454,15 +477,21 @@ class Lane:
         """
         if self._connection is None:
             return meaning == AGAIN
+        database = self._database
         try:
-            self._database.rollback(self._connection)
-            if meaning == MISSING and not self._database.readOnly:
-                self._database.prepare(self._connection)
-        except (self._database.Error, OSError):
+            database.rollback(self._connection)
+            if meaning == MISSING:
+                if database.readOnly:
+                    return False
+                if self.role != "write" and not database.shared:  # an embedded one has a single writer
+                    self._reactor.callFromThread(database.prepareSoon)
+                    return False
+                database.prepare(self._connection)
+        except (database.Error, OSError):
             return False
         if meaning == AGAIN:
             sleep(random.uniform(0.2, 1) * _JITTER)  # noqa: S311 - nobody gains by guessing it
-        return not (meaning == MISSING and self._database.readOnly)
+        return True
 
     def _open(self):
         connection = self._database.connect(self.role)

@@ -31,51 +31,56 @@ class ListCheck(Check):
     )
 
     family = "list"
+    _sources = ()
 
-    def openTable(self, table, keys, retcols=None, types=None, times=()):
+    def tableSource(self, table, keys, retcols=None, types=None, soft=None, hard=None):
         """
-        A table of the database as a source.
+        A table of the database as a source, to be given to C{opened()}.
 
+        @see: L{ppolicy.tables.ListTable}
         @raises ConfigError: when a name cannot be one.
         """
         if self.cacheAllExpire < self.cacheAllRefresh:
             raise ParamError("cacheAllExpire must not be shorter than cacheAllRefresh")
-        source = self.tables.table(
+        return self.tables.table(
             table,
             keys,
             retcols,
             types=types,
-            times=times,
+            soft=soft,
+            hard=hard,
             caseSensitive=self.cacheCaseSensitive,
             cacheAll=self.cacheAll,
             refresh=self.cacheAllRefresh,
             expire=self.cacheAllExpire,
             forget=self.forgetResults,
         )
-        source.open()
-        self._opened().append(source)
-        return source
 
-    def openFile(self, path):
+    def fileSource(self, path):
         """
-        A file as a source.
+        A file as a source, to be given to C{opened()}.
 
         @raises ConfigError: when it cannot be read, or something in it is wrong.
         """
-        source = FileSource(path, self.cacheCaseSensitive)
-        self.tables.watch(source.file, self.forgetResults)
-        self._opened().append(source)
-        source.close = lambda: self.tables.unwatch(source.file)
-        return source
+        return FileSource(path, self.cacheCaseSensitive, self.tables, self.forgetResults)
 
-    def _opened(self):
-        if "sources" not in self.__dict__:
-            self.sources = []
-        return self.sources
+    def opened(self, *sources):
+        """
+        Start to use some sources, when nothing in the configuration can be wrong any more.
+
+        @return: the first of them.
+        """
+        self._sources = sources
+        for source in sources:
+            source.open()
+        return sources[0]
 
     def stop(self):
-        for source in self._opened():
+        for source in self._sources:
             source.close()
+
+    def _tablesOnly(self):
+        return [source for source in self._sources if not isinstance(source, FileSource)]
 
     def values(self, data, params):
         """
@@ -96,7 +101,7 @@ class ListCheck(Check):
         """
         The table that a command is about.
         """
-        tables = [source for source in self._opened() if not isinstance(source, FileSource)]
+        tables = self._tablesOnly()
         named = [source for source in tables if source.name == table] if table else tables
         if len(named) == 1:
             return named[0]
@@ -116,7 +121,10 @@ class ListCheck(Check):
         @param values: lists of texts, one for each key column.
         """
         source = self._table(table)
-        source.add(self._rows(source, values), columns, [float(live)] * len(source.times))
+        live = float(live)
+        if live and not source.times:
+            raise BackendError(f"list {source.name}: its rows do not expire")
+        source.add(self._rows(source, values), columns, [live] * len(source.times))
         return {"table": source.name, "added": len(values)}
 
     @command(changes=True)
@@ -131,8 +139,7 @@ class ListCheck(Check):
         return {"table": source.name, "columns": [*source.keys, *source.others], "rows": rows}
 
     def oldTables(self):
-        tables = [source for source in self._opened() if not isinstance(source, FileSource)]
-        return [(source.name, (*source.keys, *source.others), source.times) for source in tables]
+        return [(source.name, (*source.keys, *source.others), source.times) for source in self._tablesOnly()]
 
     @command(changes=True)
     def importRows(self, table, rows):
@@ -144,7 +151,7 @@ class ListCheck(Check):
         width, beside = len(source.keys), len(source.others)
         for row in rows:
             lives = [date - now for date in row[width + beside :]]
-            if lives and lives[-1] <= 0:
+            if source.hard is not None and lives[-1] <= 0:
                 continue
             others = dict(zip(source.others, row[width : width + beside], strict=True))
             source.add([tuple(map(str, row[:width]))], others, lives)
@@ -180,35 +187,34 @@ class BlackWhiteCheck(ListCheck):
         """
         Both sources, C{self.white} and C{self.black}, None where there is none.
         """
-        self.white = self._openList("Whitelist", params)
-        self.black = self._openList("Blacklist", params)
+        self.white = self._source("Whitelist", params)
+        self.black = self._source("Blacklist", params)
         if self.white is None and self.black is None:
             raise ParamError("tableWhitelist, tableBlacklist, fileWhitelist or fileBlacklist must be given")
+        self.opened(*(one for one in (self.white, self.black) if one is not None))
 
-    def _openList(self, which, params):
+    def _source(self, which, params):
         table, file = getattr(self, f"table{which}"), getattr(self, f"file{which}")
         if table is not None and file is not None:
             raise ParamError(f"table{which} and file{which} exclude each other")
         if file is not None:
             if len(params) != 1:
                 raise ParamError(f"file{which} holds single values, so param must be a single attribute")
-            return self.openFile(file)
+            return self.fileSource(file)
         if table is None:
             return None
         columns, types = mapped(params, getattr(self, f"mapping{which}"))
-        return self.openTable(table, columns, getattr(self, f"retcols{which}"), types)
+        return self.tableSource(table, columns, getattr(self, f"retcols{which}"), types)
 
     def decide(self, combinations):
         """
         @return: the check's answer: the list that has the earlier combination decides, the white one of equals.
+        @raises BackendError: when a list cannot be asked.
         """
-        try:
-            white = self.white.find(combinations) if self.white else None
-            if white is not None and white[0] == 0:
-                return 1, white[1]
-            black = self.black.find(combinations) if self.black else None
-        except TROUBLE:
-            return 0, None
+        white = self.white.find(combinations) if self.white else None
+        if white is not None and white[0] == 0:
+            return 1, white[1]
+        black = self.black.find(combinations) if self.black else None
         if white is not None and (black is None or white[0] <= black[0]):
             return 1, white[1]
         return (0, ()) if black is None else (-1, black[1])
@@ -219,10 +225,23 @@ class FileSource:
     A L{ListFile} that is asked as a L{ppolicy.tables.ListTable} is.
     """
 
-    def __init__(self, path, caseSensitive):
+    def __init__(self, path, caseSensitive, service, forget):
         self.file = ListFile(path, caseSensitive)
         self.file.load()
         self.name = str(path)
+        self._service, self._forget = service, forget
+
+    def open(self):
+        """
+        Read it again whenever it changes.
+        """
+        self._service.watch(self.file, self._forget)
+
+    def close(self):
+        """
+        Needed no longer.
+        """
+        self._service.unwatch(self.file)
 
     def find(self, combinations):
         """
@@ -246,7 +265,7 @@ def mapped(params, mapping):
     columns, types = [], {}
     for name in params:
         given = mapping.get(name) or name
-        pair = (given,) if isinstance(given, str) else tuple(given)
+        pair = given if isinstance(given, tuple | list) else (given,)
         if not 1 <= len(pair) <= 2 or not all(isinstance(one, str) for one in pair):
             raise ParamError(f"mapping: {name!r} must be mapped to a column or (column, SQL type)")
         columns.append(pair[0])
@@ -258,5 +277,9 @@ def mapped(params, mapping):
 def asList(given):
     """
     A parameter that is one name or a list of names, as a list.
+
+    @raises ParamError: when it is an empty one.
     """
+    if not given:
+        raise ParamError("param must name an attribute")
     return [given] if isinstance(given, str) else list(given)

@@ -58,7 +58,8 @@ def pattern(text):
     """
     A text in which C{*} stands for anything, as a regular expression.
     """
-    return re.compile(".*".join(map(re.escape, text.split("*"))), re.IGNORECASE | re.DOTALL)
+    parts = text.split("*") if "*" in text else [readable(text)]
+    return re.compile(".*".join(map(re.escape, parts)), re.IGNORECASE | re.DOTALL)
 
 
 def scanning(schema, dialect, like, now, limit):
@@ -84,6 +85,8 @@ def likened(column, text):
     """
     The condition that a column is like a text, in which C{*} stands for anything; case does not count.
     """
+    if "*" not in text:
+        text = readable(text)
     escaped = re.sub("([!%_])", r"!\1", text).replace("*", "%")
     return func.lower(column).like(func.lower(escaped), escape="!")
 

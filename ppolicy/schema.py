@@ -20,6 +20,7 @@ from sqlalchemy import (
     delete,
     insert,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import mysql
@@ -106,14 +107,22 @@ def stateTable(name, kind, columns):
     return table
 
 
-def listTable(name, keys, others=(), times=(), types=None, caseSensitive=False):
+def listTable(name, keys, others=(), soft=None, hard=None, types=None, caseSensitive=False):
     """
     A table of a list: columns that are compared, columns that are returned, and times of expiry.
 
+    @param soft: column of the time when a row should be renewed, or None.
+    @param hard: column of the time when a row is gone, or None.
     @param types: {column: SQL type such as 'VARCHAR(50)'}.
+    @raises ConfigError: when a name cannot be one, or stands for two columns.
     """
-    for one in (name, *keys, *others, *times):
-        identifier(one)
+    times = [one for one in (soft, hard) if one is not None]
+    identifier(name)
+    seen = set()
+    for one in (*keys, *others, *times):
+        if identifier(one).lower() in seen:  # no database tells them apart by case
+            raise ConfigError(f"table {name}: {one!r} stands for two columns")
+        seen.add(one.lower())
     types = {column: sqlType(kind) for column, kind in (types or {}).items()}
     # The collations find what may be equal by an index; lookups then compare for themselves.
     lite, maria = ("BINARY", "utf8mb4_bin") if caseSensitive else ("NOCASE", "utf8mb4_general_ci")
@@ -122,13 +131,20 @@ def listTable(name, keys, others=(), times=(), types=None, caseSensitive=False):
         name,
         MetaData(),
         *(Column(one, types.get(one, compared), nullable=False) for one in keys),
-        *(Column(one, types.get(one, String(LISTED)), nullable=False, server_default="") for one in others),
+        *(_besideKeys(one, types.get(one, String(LISTED))) for one in others),
         *(Column(one, Double, nullable=False, server_default="0") for one in times),
         **MYSQL,
     )
     Index(f"{name}_keys", *(table.c[one] for one in keys), unique=True)
+    if hard is not None:
+        Index(f"{name}_expires", table.c[hard])
     table.info.update(kind="list", keys=tuple(keys), caseSensitive=caseSensitive)
     return table
+
+
+def _besideKeys(name, kind):
+    # The brackets are for TEXT on MySQL, which wants an expression.
+    return Column(name, kind, nullable=False, server_default=text("('')" if isinstance(kind, String) else "0"))
 
 
 def sqlType(written):
@@ -220,11 +236,19 @@ def prepare(database, connection, table, upgrade=True):
         _upgrade(database, connection, table, present)
         _widen(database, connection, table, present)
         present = database.columns(connection, table.name)
-    missing = [column.name for column in table.columns if column.name not in present]
+    missing = _missing(table, present)
     if missing:
         raise BackendError(
             f"{database}: table {table.name} has no column {', '.join(missing)}{_hint(table, present)}"
         )
+
+
+def _missing(table, present):
+    """
+    The columns of a table that are not among those present. Case makes no other column.
+    """
+    names = {name.lower() for name in present}
+    return [column.name for column in table.columns if column.name.lower() not in names]
 
 
 def _widen(database, connection, table, present):
@@ -234,9 +258,9 @@ def _widen(database, connection, table, present):
     if table.info["kind"] != "list" or _noted(database, connection, table) is None:
         return
     preparer = database.dialect.identifier_preparer
-    for column in table.columns:
-        if column.name not in present and column.name not in table.info["keys"]:
-            specification = CreateColumn(column).compile(dialect=database.dialect)
+    for name in _missing(table, present):
+        if name not in table.info["keys"]:
+            specification = CreateColumn(table.c[name]).compile(dialect=database.dialect)
             connection.execute(f"ALTER TABLE {preparer.format_table(table)} ADD COLUMN {specification}")
 
 
@@ -252,7 +276,7 @@ def described(database, connection, table):
     version = _version(database, connection, table, present)
     if version < latest:
         return f"version {version}, to be upgraded to {latest}"
-    missing = [column.name for column in table.columns if column.name not in present]
+    missing = _missing(table, present)
     if missing:
         return f"has no column {', '.join(missing)}{_hint(table, present)}"
     return f"version {version}" if noted is not None else "made by somebody else, fits"

@@ -452,7 +452,7 @@ class PPolicyService(Service):
                     "problem": database.problem,
                     "waiting": database.waiting,
                     "tables": {
-                        name: database.refused.get(name) or table.described()
+                        name: database.refusal(table.schema) or table.described()
                         for name, table in server.state.tables.items()
                     },
                 }

@@ -322,7 +322,7 @@ class SharedTable:
         database = self._database
 
         def change(connection):
-            database.usable(connection, self.name)
+            database.usable(connection, self.schema)
             return statement(connection, rows, dict(common))
 
         done = database.submit(change, single=len(rows) <= ManyRows.EXACT)

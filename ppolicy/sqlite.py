@@ -11,11 +11,15 @@ from pathlib import Path
 from sqlalchemy import func
 from sqlalchemy.dialects.sqlite import dialect
 
-from ppolicy.database import ALONE, LOST, MISSING, RETRY, Database
+from ppolicy.database import ALONE, LONG, LOST, MISSING, RETRY, Database, Lane
+from ppolicy.errors import BackendError
 
 # Seconds to wait for another process that writes; then for the next look whether it has done.
 _BUSY = 1.0
 _LOCKED = 0.25
+# Seconds between two copies of the log into the file; pages of a log that is too long (64 MB).
+_COPY = 1.0
+_LONG_LOG = 16_384
 
 
 class _Connection(sqlite3.Connection):
@@ -46,6 +50,46 @@ class SQLite(Database):
     def __init__(self, reactor, path, readOnly=False):
         super().__init__(reactor, readOnly)
         self.path = Path(path)
+        self._copying = Lane(self, "copy", LONG)
+        self.lanes = (*self.lanes, self._copying)
+        self._nextCopy = None
+        self._isLong = False
+
+    def start(self):
+        super().start()
+        if not self.readOnly:
+            self._copyLater()
+
+    def stop(self):
+        if self._nextCopy is not None:
+            self._nextCopy.cancel()
+            self._nextCopy = None
+        return super().stop()
+
+    # A commit goes to the log (-wal); that must be copied into the file now and then, and waits for the disk to
+    # do so. A thread of its own does it, so that no commit has to wait.
+
+    def _copyLater(self):
+        self._nextCopy = self.reactor.callLater(_COPY, self._copy)
+
+    def _copy(self):
+        self._nextCopy = None
+        self._copyLater()
+        if not self._copying.waiting:
+            self._copying.submit(self._copyLog, single=True).addErrback(lambda failure: failure.trap(BackendError))
+
+    def _copyLog(self, connection):
+        """
+        In the thread. A log that has grown long, because there was no moment without a writer, begins anew when
+        its rest is copied; that the writer has to do.
+        """
+        ((_, pages, _),) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self._isLong = pages > _LONG_LOG
+
+    def written(self, connection):
+        if self._isLong:
+            self._isLong = False
+            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     def __str__(self):
         return str(self.path)
@@ -64,8 +108,10 @@ class SQLite(Database):
                 connection.execute("PRAGMA journal_mode=WAL")
                 # In WAL mode NORMAL survives the death of the process; a power cut may lose the last commits.
                 connection.execute("PRAGMA synchronous=NORMAL")
+                connection.execute("PRAGMA wal_autocheckpoint=0")
+                connection.execute("PRAGMA cache_size=-32768")
             connection.reading = self.readOnly or role != "write" if writing is None else not writing
-            if connection.reading:
+            if connection.reading and role != "copy":
                 connection.execute("PRAGMA query_only=ON")
             connection.execute("SELECT count(*) FROM sqlite_master")
         except sqlite3.Error:
@@ -80,7 +126,9 @@ class SQLite(Database):
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
         except OSError as error:
-            raise sqlite3.OperationalError(f"cannot be opened: {error.strerror}") from error
+            problem = sqlite3.OperationalError(f"cannot be opened: {error.strerror}")
+            problem.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            raise problem from error
 
     def dbapi(self):
         return sqlite3.connect(self.path, timeout=_BUSY)
@@ -100,11 +148,11 @@ class SQLite(Database):
 
     def meaning(self, error):
         if isinstance(error, sqlite3.OperationalError):
-            text = str(error)
-            if "no such table" in text:
+            if "no such table" in str(error):
                 return MISSING
-            # The disk is full, the file is damaged or locked: nothing in this transaction will do better.
-            return ALONE if "no such column" in text or "has no column" in text or "syntax" in text else LOST
+            # Without a code it is the driver that cannot take a value. Any other code says that the disk is full,
+            # the file is damaged or locked: nothing in this transaction will do better.
+            return ALONE if getattr(error, "sqlite_errorcode", 1) == sqlite3.SQLITE_ERROR else LOST
         return LOST if isinstance(error, OSError) or type(error) is sqlite3.DatabaseError else ALONE
 
     def explained(self, error):
@@ -141,7 +189,7 @@ def _lower(value):
     """
     SQLite's own knows ASCII only; this one is that of the other databases and of Python.
     """
-    return value.lower() if isinstance(value, str) else value
+    return value if value is None or isinstance(value, bytes) else str(value).lower()
 
 
 def _like(wanted, value, escape):

@@ -660,7 +660,7 @@ class LocalTable:
         upsert, database = self._upsert, self._database
 
         def write(connection):
-            database.usable(connection, self.name)
+            database.usable(connection, self.schema)
             try:
                 upsert(connection, entries)
             except database.Error as error:

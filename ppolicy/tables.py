@@ -11,6 +11,7 @@ import time
 
 from sqlalchemy import (
     LargeBinary,
+    String,
     and_,
     bindparam,
     case,
@@ -18,6 +19,8 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
+    literal_column,
     null,
     or_,
     select,
@@ -43,6 +46,8 @@ PURGE = 3600.0
 COMBINATIONS = 1000
 _AGGREGATE = r"(COUNT|SUM|AVG|MIN|MAX)\(\s*(\*|\w+)\s*\)"
 _LOADING = 60.0
+# A table that changes often is asked itself for this many times as long as loading it takes.
+_EASE = 10
 _CHUNK = 500
 
 
@@ -62,6 +67,7 @@ class TableService:
         self._files = {}
         self._pool = ThreadPool(bridge, "list", 1)
         self._calls = []
+        self._looking = False
 
     def start(self):
         self._every(WATCH, self._lookAtFiles)
@@ -109,14 +115,43 @@ class TableService:
                 table.refresh()
 
     def _lookAtFiles(self):
-        for file, changed in list(self._files.items()):
-            self._pool.run(file.refresh).addCallback(
-                lambda new, changed=changed: changed() if new else None
-            ).addErrback(lambda failure: self.log.failure("a list file cannot be read", failure))
+        if self._looking or not self._files:
+            return
+        self._looking = True
+        files = dict(self._files)
+
+        def looked(new):
+            self._looking = False
+            if isinstance(new, Failure):
+                self.log.failure("list files cannot be read", new)
+                return
+            for file, problem in new:
+                if problem is not None:
+                    self.log.error("{problem}", problem=problem)
+                else:
+                    files[file]()
+
+        self._pool.run(_refreshed, files).addBoth(looked)
 
     def _purge(self):
         for table in self.tables:
             table.purge()
+
+
+def _refreshed(files):
+    """
+    Look at some files. In a thread.
+
+    @return: (file, None) of those that have new entries, (file, sentence) of those with a new problem.
+    """
+    found = []
+    for file in files:
+        before = file.problem
+        if file.refresh():
+            found.append((file, None))
+        elif file.problem not in (None, before):
+            found.append((file, file.problem))
+    return found
 
 
 class ListTable:
@@ -126,7 +161,8 @@ class ListTable:
     @param keys: names of the columns that are compared.
     @param retcols: what a look-up gives: None (how many rows there are), '*', a column or aggregate such as
         C{MAX(score)}, several of them with commas, or a list of columns.
-    @param times: (soft, hard) names of the columns that say when a row expires, or nothing.
+    @param soft, hard: names of the columns that say when a row should be renewed, and when it is gone; None for
+        never. They go with plain columns only, not with aggregates.
     @param cacheAll: keep the whole table in memory.
     @param refresh: load it again after so many seconds.
     @param expire: do not use what is older than that.
@@ -143,7 +179,8 @@ class ListTable:
         retcols=None,
         *,
         types=None,
-        times=(),
+        soft=None,
+        hard=None,
         caseSensitive=False,
         cacheAll=False,
         refresh=900.0,
@@ -154,22 +191,26 @@ class ListTable:
         self.name = name
         self.keys = tuple(keys)
         self.caseSensitive = caseSensitive
-        self.times = tuple(times)
+        self.times = tuple(one for one in (soft, hard) if one is not None)
         items = columnList(retcols)
         others = [one for one in items or () if one != "*" and one not in self.keys and not _isAggregate(one)]
         others += [
             found[2] for found in map(_isAggregate, items or ()) if found and found[2] not in ("*", *others, *keys)
         ]
         self.others = tuple(dict.fromkeys(others))
-        self.schema = listTable(name, self.keys, self.others, self.times, types, caseSensitive)
+        self.schema = listTable(name, self.keys, self.others, soft, hard, types, caseSensitive)
+        self.hard = hard
         self._service = service
         self._database = service.database
         self._items = items
+        # Rows are counted, or counted together; there is one even when none fits.
+        self._counts = any(map(_isAggregate, items)) if items else not self.times
         self._wholeTable = cacheAll
         self._refresh, self._expire, self._forgetResults = refresh, expire, forget
         self._rows = None
-        self._loaded = self._nextLoad = 0.0
-        self._loading = False
+        self._earliest = self._loaded = self._nextLoad = self._began = 0.0
+        self._loading = self._stale = self._purging = False
+        self._later = None
         if self._database is not None:
             self._compile()
 
@@ -178,23 +219,32 @@ class ListTable:
         self._match = and_(*(self._equal(table.c[key], f"v{number}") for number, key in enumerate(self.keys)))
         chosen = self._chosen()
         selected = select(*chosen, *self._timeLeft()).select_from(table).where(self._match)
-        if not self._aggregates():
-            selected = selected.limit(1)
+        selected = selected.add_columns(func.count()) if self._counts else selected.limit(1)
         self._find = Compiled(selected, dialect)
         self._delete = Compiled(delete(table).where(self._match), dialect)
         self._count = Compiled(select(func.count()).select_from(table).where(self._match), dialect)
-        whole = select(*chosen, *(table.c[key] for key in self.keys)).select_from(table)
-        if self._items is None:
-            whole = select(*(table.c[key] for key in self.keys)).select_from(table)
-        elif self._aggregates():
-            groups = [self._folded(table.c[key]) for key in self.keys]
+        keys = [table.c[key] for key in self.keys]
+        whole = select(*chosen, *self._timeLeft(), *keys).select_from(table)
+        if self._counts and self._items is None:
+            whole = select(*keys).select_from(table)
+        elif self._counts:
+            groups = list(map(self._folded, keys))
             whole = select(*chosen, *groups).select_from(table).group_by(*groups)
         self._whole = Compiled(whole, dialect)
+        if self.hard is not None:
+            self._purge = Compiled(self._portion(delete(table), table.c[self.hard]), dialect)
+
+    def _portion(self, statement, hard):
+        gone = and_(hard > 0, hard <= self._now())
+        if self._database.dialect.name == "mysql":
+            return statement.where(gone).with_dialect_options(mysql_limit=_CHUNK)
+        rowid = literal_column("rowid")
+        return statement.where(rowid.in_(select(rowid).select_from(self.schema).where(gone).limit(_CHUNK)))
 
     def _chosen(self):
         table = self.schema
         if self._items is None:
-            return [func.count()]
+            return [func.count() if self._counts else literal(1)]
         chosen = []
         for item in self._items:
             found = _isAggregate(item)
@@ -206,9 +256,6 @@ class ListTable:
             else:
                 chosen.append(table.c[item])
         return chosen
-
-    def _aggregates(self):
-        return self._items is None or any(map(_isAggregate, self._items))
 
     def _timeLeft(self):
         """
@@ -227,10 +274,12 @@ class ListTable:
         An index finds the rows that may be equal, by whatever collation the column has; then octets decide.
         """
         given, lower, upper = bindparam(name), bindparam(f"{name}lower"), bindparam(f"{name}upper")
+        if not isinstance(column.type, String):  # 4711x is no number, whatever MariaDB makes of it
+            return and_(column == given, cast(column, String) == given)
         if self._database.dialect.name == "sqlite":
             if self.caseSensitive:
                 return column.collate("BINARY") == given
-            return and_(column.collate("NOCASE").in_([lower, upper]), func.lower(column) == lower)
+            return and_(column.collate("NOCASE").in_([given, lower, upper]), func.lower(column) == lower)
         if self.caseSensitive:
             return and_(column == given, cast(column, LargeBinary) == cast(given, LargeBinary))
         return and_(
@@ -246,8 +295,7 @@ class ListTable:
         """
         A value as it is compared, and stored.
         """
-        value = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        return value if self.caseSensitive else value.lower()
+        return _storable(value) if self.caseSensitive else _storable(value).lower()
 
     def _bound(self, values):
         bound = {"now": time.time()}
@@ -275,7 +323,14 @@ class ListTable:
         Needed no longer. Callable in any thread.
         """
         if self._database is not None:
-            self.bridge.reactor.callFromThread(lambda: self._service.tables.remove(self))
+            self.bridge.reactor.callFromThread(self._close)
+
+    def _close(self):
+        self._service.tables.remove(self)
+        self._wholeTable = False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
 
     @inReactor
     def find(self, combinations):
@@ -288,19 +343,19 @@ class ListTable:
         @raises BackendError: when the table cannot be read.
         """
         rows = self._inMemory()
-        folded = [tuple(map(self.fold, values)) for values in combinations]
         if rows is not None:
-            for place, values in enumerate(folded):
-                row = rows.get(values[0] if len(values) == 1 else values)
+            for place, values in enumerate(combinations):
+                row = rows.get(self.fold(values[0]) if len(values) == 1 else tuple(map(self.fold, values)))
                 if row is not None:
-                    return place, (row,) if row.__class__ is int else row
+                    return place, self._remembered(row)
             return None
 
         def ask(connection):
-            for place, values in enumerate(folded):
-                row = self._find(connection, **self._bound(values)).fetchone()
-                if row is not None and (self._items is not None or row[0] > 0):
-                    return place, row
+            for place, values in enumerate(combinations):
+                row = self._find(connection, **self._bound(map(_storable, values))).fetchone()
+                if row is None or (self._counts and not row[-1]):
+                    continue
+                return place, row[:-1] if self._counts else row
             return None
 
         return wait(self._present().read(ask))
@@ -308,10 +363,22 @@ class ListTable:
     def _present(self):
         if self._database is None:
             raise BackendError(f"list {self.name}: there is no database")
-        refused = self._database.refused.get(self.name)
-        if refused:
-            raise BackendError(refused)
+        refusal = self._database.refusal(self.schema)
+        if refusal is not None:
+            raise BackendError(refusal)
         return self._database
+
+    def _remembered(self, row):
+        """
+        A row in memory as one of the database: the seconds left instead of the dates.
+        """
+        if row.__class__ is int:
+            return (row,)
+        if not self.times:
+            return row
+        now = self.bridge.reactor.seconds()
+        first = len(row) - len(self.times)
+        return *row[:first], *(None if date is None else date - now for date in row[first:])
 
     def _inMemory(self):
         if not self._wholeTable:
@@ -330,13 +397,23 @@ class ListTable:
         self._forgetResults()
         if self._wholeTable:
             self._rows = None
+            self._stale = self._loading  # what is being read may have been before the change
             self._load()
 
     def _load(self):
-        if self._loading or self._database is None:
+        if self._loading or self._later is not None or self._database is None:
             return
+        now = self.bridge.reactor.seconds()
+        if now < self._earliest:
+            self._later = self.bridge.reactor.callLater(self._earliest - now, self._loadNow)
+        else:
+            self._loadNow()
+
+    def _loadNow(self):
+        now = self.bridge.reactor.seconds()
+        self._later = None
         self._loading = True
-        self._nextLoad = self.bridge.reactor.seconds() + self._refresh
+        self._began, self._nextLoad = now, now + self._refresh
         # Through the lane that creates the table, so that it is there.
         created = self._database.submit(lambda connection: None)
         created.addCallback(lambda _: self._database.load(self._readAll)).addBoth(self._loadedAll)
@@ -345,22 +422,30 @@ class ListTable:
         """
         In a thread.
         """
-        rows, width = {}, len(self.keys)
-        for row in connection.stream(self._whole.text, self._whole.bound({})):
+        rows, width, times = {}, len(self.keys), len(self.times)
+        now = self.bridge.reactor.seconds()
+        for row in connection.stream(self._whole.text, self._whole.bound({"now": time.time()})):
             given = [
                 one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in row[-width:]
             ]
             key = self.fold(given[0]) if width == 1 else tuple(map(self.fold, given))
-            if self._items is None:
+            if len(row) == width:
                 rows[key] = rows.get(key, 0) + 1
-            else:
-                rows.setdefault(key, tuple(row[:-width]))
+                continue
+            found = tuple(row[:-width])
+            if times:
+                found = *found[:-times], *(None if left is None else now + left for left in found[-times:])
+            rows.setdefault(key, found)
         return rows
 
     def _loadedAll(self, result):
         self._loading = False
         now = self.bridge.reactor.seconds()
-        if isinstance(result, Failure):
+        self._earliest = now + _EASE * (now - self._began)
+        if self._stale:
+            self._stale = False
+            self._load()
+        elif isinstance(result, Failure):
             result.trap(BackendError)
             self._nextLoad = now + min(_LOADING, self._refresh)
             self.log.warn("list {name} cannot be loaded: {error}", name=self.name, error=result.getErrorMessage())
@@ -378,7 +463,16 @@ class ListTable:
         @param lives: seconds until the row expires, for each of the time columns; 0 for never.
         @raises BackendError: when that cannot be done.
         """
-        beside = {column: (others or {}).get(column, "") for column in self.others if column in (others or {})}
+        beside = {
+            column: _storable(value) if isinstance(value, str) else value
+            for column, value in (others or {}).items()
+        }
+        for column in beside:
+            if column not in self.others:
+                raise BackendError(
+                    f"list {self.name} has no column {column} beside its values; it has"
+                    f" {', '.join(self.others) or 'none'}"
+                )
         rows = [dict(zip(self.keys, map(self.fold, values), strict=True)) | beside for values in combinations]
         database = self._present()
 
@@ -450,13 +544,33 @@ class ListTable:
         """
         Delete rows whose hard time is up, in portions.
         """
-        if not self.times or self._database is None or self._database.readOnly:
+        if self.hard is None or self._purging or self._database is None or self._database.readOnly:
             return
-        hard = self.schema.c[self.times[-1]]
-        query = Compiled(delete(self.schema).where(hard > 0, hard <= self._now()), self._database.dialect)
-        self._database.submit(
-            lambda connection: query(connection, now=time.time()).rowcount, single=True
-        ).addErrback(lambda failure: failure.trap(BackendError) and None)
+        self._purging = True
+        self._purgePortion()
+
+    def _purgePortion(self):
+        done = self._database.submit(
+            lambda connection: self._purge(connection, now=time.time()).rowcount, single=True
+        )
+        done.addCallbacks(self._purged, self._notPurged)
+
+    def _purged(self, number):
+        if number == _CHUNK and self in self._service.tables:
+            self._purgePortion()
+        else:
+            self._purging = False
+
+    def _notPurged(self, failure):
+        self._purging = False
+        failure.trap(BackendError)
+
+
+def _storable(value):
+    """
+    Octets that are no text become some that look like them: no database takes them.
+    """
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def columnList(retcols):

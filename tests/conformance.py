@@ -101,10 +101,12 @@ class Harness:
         self.bridge = Bridge(reactor)
         self.addCleanup(self.bridge.stop)
         self.stores = []
+        # What is cleaned up was made later than what it needs; tearDown() would come after all of that.
+        self.addCleanup(self._stopAll)
         self.store = self.makeStore()
 
     @inlineCallbacks
-    def tearDown(self):
+    def _stopAll(self):
         for store in self.stores:
             yield store.stop()
 

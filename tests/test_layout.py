@@ -26,14 +26,27 @@ ORDER = [
         "mariadb",
         "sqlite",
     ),
-    *("watchdog", "bridge", "logs", "threads", "check", "Base", "rows", "shared", "state", "tables", "listcheck"),
+    *(
+        "watchdog",
+        "bridge",
+        "logs",
+        "threads",
+        "check",
+        "Base",
+        "rows",
+        "shared",
+        "state",
+        "tables",
+        "dumptable",
+        "listcheck",
+    ),
     *("registry", "config", "policy", "protocol", "dryrun", "service"),
-    *("offline", "administration", "reference", "testing", "__main__"),
+    *("offline", "administration", "databasecommands", "reference", "testing", "__main__"),
 ]
 
 # What check modules may import of ppolicy: the contract, and services that are no part of the server.
 CONTRACT = {"ppolicy.check", "ppolicy.errors"}
-SERVICES = {"ppolicy.listcheck", "ppolicy.listfile", "ppolicy.tables", "ppolicy.writer"}
+SERVICES = {"ppolicy.dumptable", "ppolicy.listcheck", "ppolicy.listfile", "ppolicy.tables", "ppolicy.writer"}
 
 CORE = sorted((ROOT / "ppolicy").glob("*.py"))
 CHECKS = sorted(path for path in (ROOT / "modules").glob("*.py") if path.stem != "__init__")

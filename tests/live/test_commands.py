@@ -56,7 +56,7 @@ def test_status(makeServer):
     assert shown["requests"]["answered"] == 4  # one when the server started
     assert (shown["modules"]["dummy"]["asked"], shown["modules"]["dummy"]["fromCache"]) == (4, 3)
     assert shown["modules"]["greylist"]["type"] == "Greylist"
-    assert shown["backends"]["sqlite"]["problem"] is None
+    assert shown["backends"]["database"]["problem"] is None
     assert shown["pid"] == server.process.pid
     code, text = command(server, "status")
     assert code == 0
@@ -208,5 +208,5 @@ def test_user(makeServer):
     time.sleep(1)
     owner = (server.stateDir / "ppolicy.sqlite").stat().st_uid
     assert str(owner) == uids[0]
-    assert status(server)["backends"]["sqlite"]["problem"] is None
+    assert status(server)["backends"]["database"]["problem"] is None
     server.terminate()
