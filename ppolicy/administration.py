@@ -14,6 +14,7 @@ from ppolicy.errors import PPolicyError
 _CONFIG = "The configuration; by default $PPOLICY_CONF, ./ppolicy.conf, /etc/ppolicy/ppolicy.conf."
 # Rows of an import that are sent to the server at once.
 _PORTION = 500
+_OCTETS = 100_000
 
 
 def options(function):
@@ -247,21 +248,36 @@ def removeFromList(chosen, path, asJson, table, values):
 @click.pass_obj
 def importList(chosen, path, asJson, table, file):
     """
-    Add the rows of a CSV file (or standard input): the values of the columns that are compared.
+    Add the rows of a CSV file (or standard input): the values of the columns that are compared, and of those
+    beside them or not. What is there already gets the new values beside it.
     """
     rows = [[one.strip() for one in row] for row in csv.reader(file) if row and not row[0].startswith("#")]
     added = 0
 
     def dialogue(bar):
         nonlocal added
-        for start in range(0, len(rows), _PORTION):
-            portion = rows[start : start + _PORTION]
-            added += (yield chosen.request("add", table=table, values=portion))["added"]
+        for portion in portions(rows):
+            added += (yield chosen.request("importRows", table=table, rows=portion))["taken"]
             bar.update(len(portion))
 
     with click.progressbar(length=len(rows), label="rows", file=sys.stderr) as bar:
         converse(path, dialogue(bar))
     show({"added": added}, asJson)
+
+
+def portions(rows):
+    """
+    Lists of rows that fit into a request each.
+    """
+    portion, octets = [], 0
+    for row in rows:
+        octets += len(json.dumps(row))
+        if portion and (octets > _OCTETS or len(portion) == _PORTION):
+            yield portion
+            portion, octets = [], len(json.dumps(row))
+        portion.append(row)
+    if portion:
+        yield portion
 
 
 @lists.command("export")

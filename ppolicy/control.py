@@ -118,11 +118,14 @@ def ask(path, verb, **arguments):
 
     @raises PPolicyError: with what the server says, or why it cannot be reached.
     """
+    request = json.dumps({"verb": verb, **arguments}).encode()
+    if len(request) > ControlProtocol.MAX_LENGTH:
+        raise PPolicyError(f"{verb}: {len(request)} octets are too many for one request")
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_TIMEOUT)
         try:
             connection.connect(str(path))
-            connection.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+            connection.sendall(request + b"\n")
             with connection.makefile("rb") as lines:
                 line = lines.readline()
         except FileNotFoundError:

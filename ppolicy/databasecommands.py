@@ -4,19 +4,16 @@ The commands C{ppolicy db}: create, upgrade and inspect the tables of a configur
 
 import json
 import sys
-from itertools import islice
 
 import click
 from sqlalchemy import column, func, select
 from sqlalchemy import table as named
 
-from ppolicy.administration import converse, options, request, show
+from ppolicy.administration import converse, options, portions, request, show
 from ppolicy.errors import BackendError, ConfigError, PPolicyError
 from ppolicy.schema import ddl, described, prepare
 from ppolicy.statement import Compiled
 
-# Rows of an import that are handed on at once.
-_PORTION = 500
 # Where the connections of these commands wait: changing a large table takes its time.
 _PATIENT = "load"
 
@@ -220,9 +217,9 @@ def _importOne(one, origin, same):
     ((count,),) = number(connection).fetchall()
     database.useServersTime(connection)
     taken = 0
-    rows = iter(connection.stream(query.text, query.bound({})))
+    rows = connection.stream(query.text, query.bound({}))
     with click.progressbar(length=count, label=one.table, file=sys.stderr) as bar:
-        while portion := [[_plain(value) for value in row] for row in islice(rows, _PORTION)]:
+        for portion in portions([_plain(value) for value in row] for row in rows):
             answer = yield request(one.family, one.check, "importRows", table=one.table, rows=portion)
             taken += answer["taken"]
             bar.update(len(portion))

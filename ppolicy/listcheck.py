@@ -142,21 +142,26 @@ class ListCheck(Check):
         return [(source.name, (*source.keys, *source.others), source.times) for source in self._tablesOnly()]
 
     @command(changes=True)
-    def importRows(self, table, rows):
+    def importRows(self, rows, table=None):
         """
-        Take rows of 2.7: the compared columns, those beside them, and until when they live.
+        Take rows: the compared columns; behind them, or not, those beside them and until when the row lives.
         """
         source = self._table(table)
-        now, taken = time.time(), 0
-        width, beside = len(source.keys), len(source.others)
+        width, beside, now = len(source.keys), len(source.others), time.time()
+        wanted = []
         for row in rows:
-            lives = [date - now for date in row[width + beside :]]
-            if source.hard is not None and lives[-1] <= 0:
-                continue
-            others = dict(zip(source.others, row[width : width + beside], strict=True))
-            source.add([tuple(map(str, row[:width]))], others, lives)
-            taken += 1
-        return {"taken": taken}
+            if len(row) not in (width, width + beside, width + beside + len(source.times)):
+                raise BackendError(
+                    f"list {source.name}: a row has {width} values ({', '.join(source.keys)})"
+                    f" or {width + beside} ({', '.join((*source.keys, *source.others))})"
+                )
+            dates = row[width + beside :]
+            lives = [date - now if date else 0 for date in dates] or [0] * len(source.times)
+            if source.hard is None or not dates or not dates[-1] or lives[-1] > 0:
+                others = dict(zip(source.others, row[width : width + beside], strict=False))
+                wanted.append((tuple(map(str, row[:width])), others, lives))
+        source.addRows(wanted)
+        return {"taken": len(wanted)}
 
     def _rows(self, source, values):
         if not isinstance(values, list) or not all(

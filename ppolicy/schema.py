@@ -126,11 +126,17 @@ def listTable(name, keys, others=(), soft=None, hard=None, types=None, caseSensi
     types = {column: sqlType(kind) for column, kind in (types or {}).items()}
     # The collations find what may be equal by an index; lookups then compare for themselves.
     lite, maria = ("BINARY", "utf8mb4_bin") if caseSensitive else ("NOCASE", "utf8mb4_general_ci")
-    compared = String(LISTED, collation=lite).with_variant(mysql.VARCHAR(LISTED, collation=maria), "mysql")
+
+    def compared(kind):
+        if not isinstance(kind, String) or isinstance(kind, Text):
+            return kind
+        given = String(kind.length, collation=lite)
+        return given.with_variant(mysql.VARCHAR(kind.length, collation=maria), "mysql")
+
     table = Table(
         name,
         MetaData(),
-        *(Column(one, types.get(one, compared), nullable=False) for one in keys),
+        *(Column(one, compared(types.get(one, String(LISTED))), nullable=False) for one in keys),
         *(_besideKeys(one, types.get(one, String(LISTED))) for one in others),
         *(Column(one, Double, nullable=False, server_default="0") for one in times),
         **MYSQL,
@@ -195,13 +201,15 @@ def _mysqlIndex(table, index, dialect):
     if not index.unique:
         return f"KEY {quote(index.name)} ({', '.join(columns)})"
     folded = columns if table.info["caseSensitive"] else [f"LOWER({column})" for column in columns]
+    # With their lengths before them no two rows are the same text.
+    told = ", ".join(f"OCTET_LENGTH({one}), ':', {one}" for one in folded)
     first = table.columns[index.columns[0].name]
     isLong = isinstance(first.type, String) and (first.type.length or _PREFIX + 1) > _PREFIX
     prefix = f"({_PREFIX})" if isLong else ""
-    hashed = f"UNHEX(SHA2(CONCAT_WS(CHAR(10), {', '.join(folded)}), 256))"
+    hashed = f"UNHEX(SHA2(CONCAT({told}), 256))"
     return ", \n\t".join(
         (
-            f"{quote(ROW_KEY)} BINARY(32) GENERATED ALWAYS AS ({hashed}) STORED",
+            f"{quote(ROW_KEY)} BINARY(32) GENERATED ALWAYS AS ({hashed}) STORED INVISIBLE",
             f"UNIQUE KEY {quote(index.name)} ({quote(ROW_KEY)})",
             f"KEY {quote(index.name + '_first')} ({columns[0]}{prefix})",
         )

@@ -32,7 +32,8 @@ def _insert(table, columns, **row):
 
 def _touch(table, columns):
     """
-    Assignments take effect from left to right: C{count} tells the others whether the row is new.
+    Assignments take effect from left to right: as long as C{expires} is the old one it tells whether the row is
+    taken for a new one.
     """
     statement = _insert(
         table,
@@ -44,10 +45,10 @@ def _touch(table, columns):
         expires=NOW + bindparam("firstTtl"),
     )
     c, given = table.c, statement.inserted
-    isNew = c.count == literal_column("1")
+    isNew = c.expires <= NOW
     return statement.on_duplicate_key_update(
         [
-            ("count", func.if_(c.expires <= NOW, literal_column("1"), c.count + literal_column("1"))),
+            ("count", func.if_(isNew, literal_column("1"), c.count + literal_column("1"))),
             ("first", func.if_(isNew, given.first, func.least(c.first, given.first))),
             ("previous", func.if_(isNew, given.last, func.least(c.last, given.last))),
             ("last", given.last),

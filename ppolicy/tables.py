@@ -209,7 +209,7 @@ class ListTable:
         self._refresh, self._expire, self._forgetResults = refresh, expire, forget
         self._rows = None
         self._earliest = self._loaded = self._nextLoad = self._began = 0.0
-        self._loading = self._stale = self._purging = False
+        self._isCreated = self._loading = self._stale = self._purging = False
         self._later = None
         if self._database is not None:
             self._compile()
@@ -281,7 +281,7 @@ class ListTable:
                 return column.collate("BINARY") == given
             return and_(column.collate("NOCASE").in_([given, lower, upper]), func.lower(column) == lower)
         if self.caseSensitive:
-            return and_(column == given, cast(column, LargeBinary) == cast(given, LargeBinary))
+            return and_(column == given, _octets(column) == cast(given, LargeBinary))
         return and_(
             or_(column == given, column == lower, column == upper),
             self._folded(column) == cast(lower, LargeBinary),
@@ -289,7 +289,7 @@ class ListTable:
 
     def _folded(self, column):
         folded = column if self.caseSensitive else func.lower(column)
-        return folded if self._database.dialect.name == "sqlite" else cast(folded, LargeBinary)
+        return folded if self._database.dialect.name == "sqlite" else _octets(folded)
 
     def fold(self, value):
         """
@@ -315,8 +315,12 @@ class ListTable:
 
     def _open(self):
         self._service.tables.append(self)
+        self._database.submit(lambda connection: None).addBoth(self._created)
         if self._wholeTable:
             self._load()
+
+    def _created(self, _):
+        self._isCreated = True
 
     def close(self):
         """
@@ -358,7 +362,9 @@ class ListTable:
                 return place, row[:-1] if self._counts else row
             return None
 
-        return wait(self._present().read(ask))
+        database = self._present()
+        # Before the table is there the question waits behind what creates it.
+        return wait(database.read(ask) if self._isCreated else database.submit(ask))
 
     def _present(self):
         if self._database is None:
@@ -463,26 +469,37 @@ class ListTable:
         @param lives: seconds until the row expires, for each of the time columns; 0 for never.
         @raises BackendError: when that cannot be done.
         """
-        beside = {
-            column: _storable(value) if isinstance(value, str) else value
-            for column, value in (others or {}).items()
-        }
-        for column in beside:
+        self.addRows([(values, others or {}, lives) for values in combinations])
+
+    @inReactor
+    def addRows(self, rows):
+        """
+        The same for rows that differ, all of them or none.
+
+        @param rows: (values, others, lives) of each.
+        @raises BackendError: when that cannot be done.
+        """
+        rows = [(self._row(values, others), lives) for values, others, lives in rows]
+        database = self._present()
+
+        def put(connection):
+            hasKey = database.shared and ROW_KEY in (database.columns(connection, self.name) or ())
+            for row, lives in rows:
+                self._put(connection, row, lives, hasKey)
+
+        wait(database.submit(put))
+        self._service.changed(self.name)
+
+    def _row(self, values, others):
+        row = dict(zip(self.keys, map(self.fold, values), strict=True))
+        for column, value in others.items():
             if column not in self.others:
                 raise BackendError(
                     f"list {self.name} has no column {column} beside its values; it has"
                     f" {', '.join(self.others) or 'none'}"
                 )
-        rows = [dict(zip(self.keys, map(self.fold, values), strict=True)) | beside for values in combinations]
-        database = self._present()
-
-        def put(connection):
-            hasKey = database.shared and ROW_KEY in (database.columns(connection, self.name) or ())
-            for row in rows:
-                self._put(connection, row, lives, hasKey)
-
-        wait(database.submit(put))
-        self._service.changed(self.name)
+            row[column] = _storable(value) if isinstance(value, str) else value
+        return row
 
     def _put(self, connection, row, lives, hasKey):
         """
@@ -564,6 +581,13 @@ class ListTable:
     def _notPurged(self, failure):
         self._purging = False
         failure.trap(BackendError)
+
+
+def _octets(expression):
+    """
+    What MariaDB has of a text, whatever its character set, as octets of UTF-8: no collation makes more alike.
+    """
+    return cast(func.convert(expression.op("USING")(literal_column("utf8mb4"))), LargeBinary)
 
 
 def _storable(value):
