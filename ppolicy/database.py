@@ -48,6 +48,7 @@ class Database:
     A database as checks and the state store see it. Subclasses know one kind of server each.
 
     @ivar readOnly: nothing is created or written, for dry runs.
+    @ivar whenReplaced: functions to call when another database has taken the place of this one.
     @cvar shared: may other hosts write to it as well?
     @cvar grouped: may operations of several callers share a transaction?
     @cvar Error: the root of the driver's errors.
@@ -63,6 +64,7 @@ class Database:
     def __init__(self, reactor, readOnly=False):
         self.reactor = reactor
         self.readOnly = readOnly
+        self.whenReplaced = []
         self._tables = {}
         self._refused = {}
         self._preparing = False
@@ -217,6 +219,12 @@ class Database:
         Called after each transaction of the lane 'write'.
         """
 
+    def isStale(self, connection):
+        """
+        Is it another database that stands in this place now? Asked before each transaction.
+        """
+        return False
+
     def probe(self, connection):
         """
         Raise an error when the database is not well.
@@ -228,6 +236,12 @@ class Database:
         What an error means: ALONE, AGAIN, MISSING or LOST.
         """
         raise NotImplementedError
+
+    def hangs(self, error):
+        """
+        Has the database not answered in time? Then other lanes need not wait as long as they may.
+        """
+        return False
 
     def explained(self, error):
         """
@@ -312,7 +326,7 @@ class Lane:
         self._thread = None
         self._connection = None
         self._nextProbe = 0.0
-        self._absent = self._stopped = False
+        self._absent = self._stopped = self._wasHungUp = False
         self._used = 0.0
         self._pending = deque()
         self._sweeping = None
@@ -443,12 +457,17 @@ class Lane:
         """
         The connection; one that was idle may have been closed by the server.
         """
-        now = monotonic()
-        if self._connection is not None and now - self._used > _IDLE:
-            try:
-                self._database.probe(self._connection)
-            except (self._database.Error, OSError):
+        now, database = monotonic(), self._database
+        if self._connection is not None:
+            if database.isStale(self._connection):
                 self._close()
+                if self.role == "write":
+                    self._reactor.callFromThread(self._replaced)
+            elif now - self._used > _IDLE:
+                try:
+                    database.probe(self._connection)
+                except (database.Error, OSError):
+                    self._close()
         if self._connection is None:
             self._open()
         self._used = now
@@ -523,6 +542,10 @@ class Lane:
             self._rollBack()
             return
         self._close()
+        if database.hangs(error) and not self._wasHungUp:
+            for lane in database.lanes:
+                lane.hangUp()
+        self._wasHungUp = False
         problem = database.explained(error)
         self._nextProbe = monotonic() + database.retryAfter(error)
         self._absent = database.isAbsent(error)
@@ -532,6 +555,15 @@ class Lane:
             )
         self.problem = problem
         self.broken = True
+
+    def hangUp(self):
+        """
+        Another lane has found out that the database hangs. In any thread.
+        """
+        connection = self._connection
+        if connection is not None:
+            self._wasHungUp = True
+            connection.hangUp()
 
     def _rollBack(self):
         if self._connection is None:
@@ -550,6 +582,16 @@ class Lane:
                 pass  # it is given up in any case
 
     # In the reactor's thread again.
+
+    def _replaced(self):
+        database = self._database
+        self.log.error(
+            "{database}: was removed or replaced while it was in use; what is there now is used, what was there is"
+            " known from memory only",
+            database=str(database),
+        )
+        for function in database.whenReplaced:
+            function()
 
     def _deliver(self, results):
         self.waiting -= len(results)

@@ -2,6 +2,7 @@
 A MariaDB or MySQL server, which several hosts may share.
 """
 
+import socket
 import ssl
 
 import pymysql
@@ -58,6 +59,15 @@ class _Connection:
     def close(self):
         self.raw.close()
 
+    def hangUp(self):
+        """
+        Have whoever waits for the server, in another thread, wait no longer.
+        """
+        try:
+            self.raw._sock.shutdown(socket.SHUT_RDWR)  # pymysql's close() would talk to the server
+        except (AttributeError, OSError):
+            pass  # it is closed
+
 
 class MariaDB(Database):
     """
@@ -77,7 +87,9 @@ class MariaDB(Database):
         return str(self.target)
 
     def connect(self, role, writing=None):
-        raw = connection(self.target, LONG if role == "load" else None)
+        raw = connection(self.target)
+        if role == "load":  # logging in may not take so long
+            raw._read_timeout = LONG
         try:
             result = _Connection(raw)
             if self.readOnly:
@@ -114,6 +126,9 @@ class MariaDB(Database):
             return LOST
         return LOST if isinstance(error, OSError | pymysql.InterfaceError) else ALONE
 
+    def hangs(self, error):
+        return isinstance(error.__context__, TimeoutError)
+
     def explained(self, error):
         number, text = error.args[:2] if len(error.args) > 1 else (None, str(error))
         text = " ".join(str(text).split())
@@ -148,29 +163,20 @@ class MariaDB(Database):
         return [name for (name,) in rows] or None
 
 
-def connection(target, patience=None):
+def connection(target):
     """
     A new connection by pymysql that commits each statement.
 
-    @param patience: seconds that an answer may take, by default those of the target.
     @raises pymysql.Error: when there is none; the sentence shows no password.
     """
-    raw = pymysql.connect(
-        host=target.host,
-        port=target.port,
-        unix_socket=target.socket,
-        user=target.user,
-        password=target.password.encode("utf-8"),
-        database=target.name,
-        charset="utf8mb4",
-        sql_mode=_MODE,  # whatever the server's own is: quotes and backslashes mean what we think
-        autocommit=True,
-        connect_timeout=target.timeout,
-        read_timeout=patience or target.timeout,
-        write_timeout=target.timeout,
-        ssl=_context(target) if target.tls else None,
-        program_name="ppolicy",
-    )
+    try:
+        raw = _opened(target)
+    except (pymysql.Error, OSError):
+        raise
+    except Exception as error:  # pymysql trusts that it talks to a database
+        raise pymysql.OperationalError(
+            2027, f"what listens there does not answer as a database does ({type(error).__name__})"
+        ) from error
     try:
         with raw.cursor() as cursor:
             if target.tls:
@@ -185,6 +191,25 @@ def connection(target, patience=None):
         raw.close()
         raise
     return raw
+
+
+def _opened(target):
+    return pymysql.connect(
+        host=target.host,
+        port=target.port,
+        unix_socket=target.socket,
+        user=target.user,
+        password=target.password.encode("utf-8"),
+        database=target.name,
+        charset="utf8mb4",
+        sql_mode=_MODE,  # whatever the server's own is: quotes and backslashes mean what we think
+        autocommit=True,
+        connect_timeout=target.timeout,
+        read_timeout=target.timeout,
+        write_timeout=target.timeout,
+        ssl=_context(target) if target.tls else None,
+        program_name="ppolicy",
+    )
 
 
 def _context(target):

@@ -17,9 +17,9 @@ from ppolicy.errors import BackendError
 # Seconds to wait for another process that writes; then for the next look whether it has done.
 _BUSY = 1.0
 _LOCKED = 0.25
-# Seconds between two copies of the log into the file; pages of a log that is too long (64 MB).
+# Seconds between two copies of the log into the file; pages of a log that is too long (16 MB).
 _COPY = 1.0
-_LONG_LOG = 16_384
+_LONG_LOG = 4096
 
 
 class _Connection(sqlite3.Connection):
@@ -27,9 +27,11 @@ class _Connection(sqlite3.Connection):
     With the methods that operations use on every database.
 
     @ivar reading: True when it only reads.
+    @ivar file: device and inode of the file it opened.
     """
 
     reading = False
+    file = None
 
     def stream(self, text, values=()):
         """
@@ -114,17 +116,34 @@ class SQLite(Database):
             if connection.reading and role != "copy":
                 connection.execute("PRAGMA query_only=ON")
             connection.execute("SELECT count(*) FROM sqlite_master")
-        except sqlite3.Error:
+            if role == "write" and not self.readOnly:
+                # It may be what a full disk needs.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.file = _identity(self.path)
+        except (sqlite3.Error, OSError):
             connection.close()
             raise
         return connection
 
+    def isStale(self, connection):
+        try:
+            return connection.file != _identity(self.path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # what is open can be used
+
     def _createFile(self):
         """
         It holds mail addresses: not for everybody's eyes. SQLite gives its other files the same mode.
+
+        A file that is there is not opened: closing it would end all locks of this process, those of other
+        connections too (https://www.sqlite.org/howtocorrupt.html, 2.2).
         """
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+        except FileExistsError:
+            pass
         except OSError as error:
             problem = sqlite3.OperationalError(f"cannot be opened: {error.strerror}")
             problem.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
@@ -183,6 +202,11 @@ class SQLite(Database):
     def columns(self, connection, table):
         rows = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
         return [name for (name,) in rows] or None
+
+
+def _identity(path):
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _lower(value):

@@ -248,6 +248,7 @@ class LocalTable:
         """
         if self._writes:
             self._database.create(self.schema)
+            self._database.whenReplaced.append(self._replaced)
             self.bridge.reactor.callFromThread(self._load)
 
     def close(self):
@@ -259,6 +260,15 @@ class LocalTable:
             if call is not None and call.active():
                 call.cancel()
         self._flushAll()
+
+    def _replaced(self):
+        """
+        The front is no copy of the file any more.
+        """
+        if self._loading is not None and self._loading.active():
+            self._loading.cancel()
+        self._complete, self._filter = False, None
+        self._load()
 
     def _load(self):
         """

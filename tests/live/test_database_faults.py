@@ -448,7 +448,7 @@ def folderFull(case):
     """
     The state folder is full, and has room again.
     """
-    disk = SmallDisk(16)
+    disk = SmallDisk(48)
     case.closing.append(disk.close)
     case.options["stateDir"] = str(disk.path / "state")
     yield None
