@@ -131,11 +131,7 @@ class Greylist(Check):
             if self.whitelistAfter and (known := self._whitelisted(triplet)):
                 return known
             now, first, previous, _, expires = self._triplets.touch(
-                self._stored(triplet),
-                ttl=self.expiration,
-                firstTtl=self.mustRetry,
-                settle=self.delay,
-                behind=self.writeBehind,
+                self._stored(triplet), self.expiration, self.mustRetry, None, self.delay, self.writeBehind
             )
             left = first + self.delay - now
             if left > 0:
@@ -190,6 +186,8 @@ class Greylist(Check):
         The network that stands for a client; what is no address stands for itself.
         """
         kind, octets = AF_INET, _octets(AF_INET, address)
+        if octets is not None and self.ipv4Prefix == 24:  # most are, and this is quicker than below
+            return f"{address[: address.rindex('.')]}.0/24"
         if octets is None:
             kind, octets = AF_INET6, _octets(AF_INET6, address)
             if octets is None:

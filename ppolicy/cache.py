@@ -38,7 +38,6 @@ class ResultCache:
         """
         entries = self._entries
         entries[key] = (expires, result)
-        entries.move_to_end(key)
         if len(entries) > self.size:
             entries.popitem(last=False)
 

@@ -4,6 +4,7 @@ One generation of the configuration: its checks at work, and the `factory` that 
 
 import functools
 import inspect
+import itertools
 
 from twisted.logger import Logger
 
@@ -17,6 +18,9 @@ log = Logger()
 _REPEAT = 300
 # How many checks of one request are remembered, for the log and in the request's attributes.
 _STEPS = 1000
+
+
+_tokens = itertools.count()
 
 
 class _Slot:
@@ -35,7 +39,7 @@ class _Slot:
         self.coroutine = inspect.iscoroutinefunction(check.check)
         self.blocking = check.blocking is not False and not self.coroutine
         self.once = check.once
-        self.token = object()
+        self.token = str(next(_tokens))
         self.ttl = (check.cacheUnknown, check.cachePositive, check.cacheNegative)
         prefix = f"{check.saveResultPrefix}{spec.name}"
         self.prefix = prefix if check.saveResult else None
@@ -199,11 +203,11 @@ class Factory:
                 key = slot.hashArg(data, *args, **keywords)
                 watch.armed = False
                 if key.__class__ is int and key == 0:
-                    found = self._ask(slot, data, args, keywords)
+                    found = self._ask(slot, data, args, keywords, begun)
                 else:
                     found = generation.cache.get((slot.token, key), begun)
                     if found is None:
-                        found = self._askOnce(slot, (slot.token, key), data, args, keywords)
+                        found = self._askOnce(slot, (slot.token, key), data, args, keywords, begun)
                     else:
                         cached = True
                         slot.hits += 1
@@ -243,12 +247,12 @@ class Factory:
         data[f"{prefix}_time"] = int(seconds * 1000)
         data[f"{prefix}_cache"] = cached
 
-    def _askOnce(self, slot, key, data, args, keywords):
+    def _askOnce(self, slot, key, data, args, keywords, begun):
         """
         Ask, and keep the answer in the cache; equal questions under way are asked once.
         """
         if slot.once:
-            result = self._ask(slot, data, args, keywords)
+            result = self._ask(slot, data, args, keywords, begun)
         else:
             result = self._single(key, self._run, slot, data, args, keywords)
         code = result[0]
@@ -265,12 +269,14 @@ class Factory:
         before theirs, one of them does the work.
         """
         inFlight = self.generation.inFlight
-        while (gate := inFlight.get(key)) is not None:
+        while key in inFlight:
+            gate = inFlight[key]
+            if gate is None:
+                gate = inFlight[key] = Gate()
             result = gate.wait()
             if result is not None:
                 return result
-        gate = inFlight[key] = Gate()
-        result = None
+        inFlight[key] = result = None  # a gate when somebody waits
         try:
             result = function(*arguments)
         except DeadlineExceeded:
@@ -279,27 +285,25 @@ class Factory:
             result = (0, f"{arguments[0].name} failed with exception")
             raise
         finally:
-            del inFlight[key]
-            gate.open(result, self.bridge)
+            gate = inFlight.pop(key)
+            if gate is not None:
+                gate.open(result, self.bridge)
         return result
 
-    def _ask(self, slot, data, args, keywords):
+    def _ask(self, slot, data, args, keywords, begun):
         """
         Ask; a check that counts answers a request that Postfix sends again as it did before.
         """
-        if not slot.once or not data.get("instance"):
-            return self._run(slot, data, args, keywords)
         get = data.get
+        if not slot.once or not (instance := get("instance")):
+            return self._run(slot, data, args, keywords)
+        # No attribute has a line feed in it.
         key = (
-            slot.token,
-            repr((args, keywords)) if args or keywords else None,
-            get("instance"),
-            get("protocol_state"),
-            get("recipient"),
-            get("policy_context"),
+            f"{slot.token}\n{instance}\n{get('protocol_state')}\n{get('recipient')}\n{get('policy_context')}"
+            f"\n{(args, keywords) if args or keywords else ''}"
         )
         repeats = self.generation.server.repeats
-        result = repeats.get(key, self.bridge.seconds())
+        result = repeats.get(key, begun)
         if result is None:
             result = self._single(key, self._run, slot, data, args, keywords)
             repeats.put(key, result, self.bridge.seconds() + _REPEAT)

@@ -32,8 +32,6 @@ PURGE = 60.0
 _CHUNK = 500
 # Rows loaded, or written, in one go.
 _PORTION = 2000
-# Write-behind: with so many portions under way, rows are written before the answer instead.
-_FLUSHING = 4
 
 
 class StateStore:
@@ -204,7 +202,7 @@ class LocalTable:
         self._forgotten = set()
         self._evicted = False
         self._loading = self._purging = None
-        self._flushing = 0
+        self._flushing, self._isLate = 0, False
         self._batch, self._gate = [], Gate()
         self._committing = self._closed = False
         if self._database is not None:
@@ -609,7 +607,7 @@ class LocalTable:
             if len(rows) > FRONT:
                 self._bound()
         if self._writes:
-            if behind and self._flushing < _FLUSHING:
+            if behind and not self._isLate:
                 self._dirty[digest] = (digest, *row, *columns)
             else:
                 self._commit(digest, (digest, *row, *columns))
@@ -694,9 +692,12 @@ class LocalTable:
 
     def flush(self):
         """
-        Send the rows that were touched with write-behind to the database, unless it is still busy with others.
+        Send the rows that were touched with write-behind to the database. When it is still busy with those of
+        before, rows are written before the answer until it has caught up: else they would be late.
         """
-        if self._flushing < _FLUSHING:
+        if self._flushing:
+            self._isLate = True
+        else:
             self._flushAll()
 
     def _flushAll(self):
@@ -710,6 +711,8 @@ class LocalTable:
 
     def _flushed(self, result, portion):
         self._flushing -= 1
+        if not self._flushing:
+            self._isLate = False
         if isinstance(result, Failure):
             self._again(result, portion)
 
