@@ -37,8 +37,11 @@ class ResultCache:
         Keep a result until the clock says C{expires}.
         """
         entries = self._entries
+        count = len(entries)
         entries[key] = (expires, result)
-        if len(entries) > self.size:
+        if len(entries) == count:
+            entries.move_to_end(key)
+        elif count >= self.size:
             entries.popitem(last=False)
 
     def resize(self, size):
