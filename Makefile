@@ -16,10 +16,10 @@ VENV = $(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 PYTEST = $(BIN)/python -m pytest
 
 .DEFAULT_GOAL = help
-.PHONY: help run check test bench fuzz reference dist clean style
+.PHONY: help run check test bench bench-large fuzz reference dist clean style
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.* ## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
 run: export PPOLICY_CONF = $(CONF)
 run: .venv/installed ## install into .venv, print Postfix's lines, start the server with ppolicy.conf (or CONF=FILE)
@@ -42,7 +42,6 @@ bench: .venv/installed-for-tests ## measure the speed; as root it installs a com
 	@.ci/packages $(BENCH_PACKAGES)
 	$(BIN)/python -m bench.run
 
-.PHONY: bench-large
 bench-large: .venv/installed-for-tests ## the line "growth" of make bench with ten million rows
 	@.ci/packages $(BENCH_PACKAGES)
 	$(BIN)/python -m bench.run --only growth --rows 10000000

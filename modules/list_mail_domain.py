@@ -20,8 +20,9 @@ class ListMailDomain(BlackWhiteCheck):
         @.
 
     The first of them that is in a list decides; in both lists it is white. A host name is looked up as it is and
-    then in the same way from `@` on. Files have their own form of entries, see the module List; there the most
-    exact entry counts.
+    then in the same way from `@` on, the empty sender as '' and `@.`. Files have their own form of entries, see
+    the module List; an entry counts as exact as the one in a table that means the same, regular expressions
+    least.
 
     Check arguments:
         data ... the request

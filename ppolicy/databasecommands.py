@@ -11,7 +11,7 @@ from sqlalchemy import table as named
 
 from ppolicy.administration import converse, options, portions, request, show
 from ppolicy.errors import BackendError, ConfigError, PPolicyError
-from ppolicy.schema import ddl, described, prepare
+from ppolicy.schema import ddl, described, noted, prepare
 from ppolicy.statement import Compiled
 
 # Where the connections of these commands wait: changing a large table takes its time.
@@ -194,8 +194,8 @@ def _importOne(one, origin, same):
     present = database.columns(connection, name)
     if same and database.columns(connection, aside) is not None:
         name = aside  # an import that was not finished
-    elif present is None:
-        return "there is no such table"
+    elif present is None or (same and noted(database, connection, name) is not None):
+        return "there is no such table of 2.7"
     elif same:
         if (
             not one.times

@@ -263,7 +263,7 @@ def _widen(database, connection, table, present):
     """
     A list of ours gets the columns that another check wants to see in it.
     """
-    if table.info["kind"] != "list" or _noted(database, connection, table) is None:
+    if table.info["kind"] != "list" or noted(database, connection, table.name) is None:
         return
     preparer = database.dialect.identifier_preparer
     for name in _missing(table, present):
@@ -280,14 +280,14 @@ def described(database, connection, table):
     if present is None:
         return "missing"
     latest = len(MIGRATIONS.get(table.info["kind"], ())) + 1
-    noted = _noted(database, connection, table)
+    isOurs = noted(database, connection, table.name) is not None
     version = _version(database, connection, table, present)
     if version < latest:
         return f"version {version}, to be upgraded to {latest}"
     missing = _missing(table, present)
     if missing:
         return f"has no column {', '.join(missing)}{_hint(table, present)}"
-    return f"version {version}" if noted is not None else "made by somebody else, fits"
+    return f"version {version}" if isOurs else "made by somebody else, fits"
 
 
 def _hint(table, present):
@@ -311,19 +311,19 @@ def _upgrade(database, connection, table, present):
         _note(database, connection, table)
 
 
-def _noted(database, connection, table):
+def noted(database, connection, name):
     """
     The version of a table as it was noted, else None.
     """
     if database.columns(connection, VERSION_TABLE.name) is None:
         return None
-    noted = select(VERSION_TABLE.c.version).where(VERSION_TABLE.c.name == table.name)
-    rows = Compiled(noted, database.dialect)(connection).fetchall()
+    query = select(VERSION_TABLE.c.version).where(VERSION_TABLE.c.name == name)
+    rows = Compiled(query, database.dialect)(connection).fetchall()
     return rows[0][0] if rows else None
 
 
 def _version(database, connection, table, present):
-    version = _noted(database, connection, table)
+    version = noted(database, connection, table.name)
     if version is not None:
         return version
     # Nothing is noted where somebody else created the tables, and for those older than the notes.

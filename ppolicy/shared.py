@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, case, delete, func, literal_column, select, te
 from sqlalchemy.dialects.mysql import insert
 
 from ppolicy.bridge import Gate, inReactor, wait
-from ppolicy.errors import BackendError
+from ppolicy.purge import AT_ONCE, Purge
 from ppolicy.rows import bucket, counted, digestOf, labelled, scanning, slack, storable
 from ppolicy.schema import SLOTS, STATE
 from ppolicy.statement import Compiled, ManyRows
@@ -17,9 +17,11 @@ from ppolicy.statement import Compiled, ManyRows
 _CHUNK = 500
 # The most rows of one statement.
 _ROWS = 256
-_PAUSE = 0.01
 # The most rows that one command changes.
 _ALTERED = 100_000
+
+# A row that is younger than this many seconds from now comes from before the clock was set back.
+_STEP = "5"
 
 # The server's clock in seconds since 1970, the same wherever it stands in a statement.
 NOW = func.unix_timestamp(func.now(text("6")))
@@ -49,7 +51,7 @@ def _touch(table, columns):
     return statement.on_duplicate_key_update(
         [
             ("count", func.if_(isNew, literal_column("1"), c.count + literal_column("1"))),
-            ("first", func.if_(isNew, given.first, func.least(c.first, given.first))),
+            ("first", func.if_(isNew | (c.first > NOW + literal_column(_STEP)), given.first, c.first)),
             ("previous", func.if_(isNew, given.last, func.least(c.last, given.last))),
             ("last", given.last),
             (
@@ -166,14 +168,14 @@ class SharedTable:
         self._database = store.database
         self._waiting = {}
         self._busy = set()
-        self._purging = None
+        self._purge = Purge(self.bridge.reactor, self._deleteExpired)
         dialect = self._database.dialect
         row = [*(schema.c[name] for name in self.fields), schema.c.expires]
         digest = schema.c.key == bindparam("digest")
         self._select = Compiled(select(*row).where(digest, schema.c.expires > NOW), dialect)
         self._delete = Compiled(delete(schema).where(digest), dialect)
         expired = delete(schema).where(schema.c.expires <= NOW)
-        self._expired = Compiled(expired.with_dialect_options(mysql_limit=_CHUNK), dialect)
+        self._expired = Compiled(expired.with_dialect_options(mysql_limit=AT_ONCE), dialect)
         self._statements = {
             name: _Statement(schema, columns, build(schema, columns), dialect)
             for name, build in {**_STATEMENTS, "put": _put}.items()
@@ -196,8 +198,7 @@ class SharedTable:
         """
         Nothing waits here to be written.
         """
-        if self._purging is not None and self._purging.active():
-            self._purging.cancel()
+        self._purge.stop()
 
     def flush(self):
         """
@@ -210,7 +211,8 @@ class SharedTable:
         first, _, previous, count, expires, now = self._change(
             "touch", (digest, firstTtl, *columns), (("settle", settle), ("ttl", ttl))
         )
-        return float(now), first, previous, count, expires
+        # A host that came later may have begun earlier, and then waited for the row.
+        return max(float(now), first), first, previous, count, expires
 
     @inReactor
     def take(self, key, rate, burst, n=1, columns=None, behind=False):
@@ -333,10 +335,7 @@ class SharedTable:
         """
         Delete expired rows, a portion at a time, while other work goes on between.
         """
-        self._purging = None
-        done = self._database.submit(lambda connection: self._expired(connection).rowcount, single=True)
-        done.addCallbacks(self._purged, lambda failure: failure.trap(BackendError))
+        self._purge.run()
 
-    def _purged(self, count):
-        if count == _CHUNK:
-            self._purging = self.bridge.reactor.callLater(_PAUSE, self.purge)
+    def _deleteExpired(self):
+        return self._database.submit(lambda connection: self._expired(connection).rowcount, single=True)

@@ -9,6 +9,7 @@ hosts share.
 
 import math
 from collections import OrderedDict
+from itertools import chain
 from time import time
 
 from sqlalchemy import bindparam, delete, func, select
@@ -21,6 +22,7 @@ from ppolicy.bridge import Gate, inReactor, wait
 from ppolicy.database import ALONE, RETRY
 from ppolicy.errors import BackendError, ConfigError
 from ppolicy.keyfilter import KeyFilter
+from ppolicy.purge import AT_ONCE, Purge
 from ppolicy.rows import bucket, counted, digestOf, labelled, pattern, scanning, slack, storable
 from ppolicy.schema import SLOTS, STATE, stateTable
 from ppolicy.shared import SharedTable
@@ -29,7 +31,6 @@ from ppolicy.statement import Compiled, ManyRows
 FRONT = 100_000
 FLUSH = 0.25
 PURGE = 60.0
-_CHUNK = 500
 # Rows loaded, or written, in one go.
 _PORTION = 2000
 
@@ -179,6 +180,7 @@ class LocalTable:
 
     @ivar _rows: {digest of the key: row}, the front; the row that was not touched for longest comes first.
     @ivar _dirty: {digest: (digest, *row, *columns)} of rows to be written with the next flush.
+    @ivar _flushes, _committing, _deletions: the rows that are being written, and the digests being deleted.
     @ivar _complete: is everything that the database has in the front as well?
     @ivar _filter: the L{KeyFilter} of a table that is larger than the front, once it is filled; C{_since} are the
         keys that came since its filling began.
@@ -201,10 +203,13 @@ class LocalTable:
         self._filter = self._since = None
         self._forgotten = set()
         self._evicted = False
-        self._loading = self._purging = None
-        self._flushing, self._isLate = 0, False
+        self._loading = None
+        self._purge = Purge(self.bridge.reactor, self._deleteExpired)
+        self._flushing, self._flushes, self._isLate = 0, [], False
         self._batch, self._gate = [], Gate()
-        self._committing = self._closed = False
+        self._committing = None
+        self._deletions = []
+        self._closed = False
         if self._database is not None:
             self._statements()
 
@@ -254,9 +259,9 @@ class LocalTable:
         Write what is not yet written.
         """
         self._closed = True
-        for call in (self._loading, self._purging):
-            if call is not None and call.active():
-                call.cancel()
+        self._purge.stop()
+        if self._loading is not None and self._loading.active():
+            self._loading.cancel()
         self._flushAll()
 
     def _replaced(self):
@@ -568,11 +573,15 @@ class LocalTable:
             self._shown.pop(digest, None)
             self._dirty.pop(digest, None)
         if self._writes:
-            wait(
-                self._database.submit(
-                    lambda connection: [self._delete(connection, digest=digest) for digest in digests] and None
+            self._deletions.append(digests)
+            try:
+                wait(
+                    self._database.submit(
+                        lambda connection: [self._delete(connection, digest=digest) for digest in digests] and None
+                    )
                 )
-            )
+            finally:
+                self._deletions.remove(digests)
 
     def _miss(self, digest):
         """
@@ -580,8 +589,9 @@ class LocalTable:
         """
         if self._complete or (self._filter is not None and not self._filter.mayHave(digest)):
             return None
-        # What was written before is read too when it waits behind it.
-        lane = self._database.submit if self._writes else self._database.read
+        # What creates the table, and what is on its way to the file, is waited for behind it.
+        isBehind = self._writes and (self._filter is None or self._isUnderWay(digest))
+        lane = self._database.submit if isBehind else self._database.read
         try:
             found = wait(lane(lambda connection: self._select(connection, digest=digest).fetchone(), True))
         except BackendError as error:
@@ -589,6 +599,11 @@ class LocalTable:
                 raise
             found = None
         return self._rows.get(digest) or found  # another request may have been faster
+
+    def _isUnderWay(self, digest):
+        return any(digest in digests for digests in chain(self._flushes, self._deletions)) or any(
+            entry[0] == digest for entry in chain(self._committing or (), self._batch)
+        )
 
     def _keep(self, digest, row, columns, behind):
         """
@@ -640,8 +655,8 @@ class LocalTable:
         self._dirty.pop(digest, None)
         self._batch.append(entry)
         gate = self._gate
-        if not self._committing:  # at the end of this turn of the reactor, with all that it brings
-            self._committing = True
+        if self._committing is None:  # at the end of this turn of the reactor, with all that it brings
+            self._committing = []
             self.bridge.reactor.callLater(0, self._commitBatch)
         bad = gate.wait()
         if bad and digest in bad:
@@ -649,6 +664,7 @@ class LocalTable:
 
     def _commitBatch(self):
         batch, gate = self._batch, self._gate
+        self._committing = batch
         self._batch, self._gate = [], Gate()
         self._write(batch).addBoth(self._committed, batch, gate)
 
@@ -656,7 +672,7 @@ class LocalTable:
         if self._batch:
             self._commitBatch()
         else:
-            self._committing = False
+            self._committing = None
         if isinstance(result, Failure):
             self._again(result, batch)
         gate.open(result, self.bridge)
@@ -703,6 +719,7 @@ class LocalTable:
     def _flushAll(self):
         if not self._dirty or not self._writes:
             return
+        self._flushes.append(self._dirty)
         dirty, self._dirty = list(self._dirty.values()), {}
         for start in range(0, len(dirty), _PORTION):
             portion = dirty[start : start + _PORTION]
@@ -712,6 +729,7 @@ class LocalTable:
     def _flushed(self, result, portion):
         self._flushing -= 1
         if not self._flushing:
+            self._flushes.clear()
             self._isLate = False
         if isinstance(result, Failure):
             self._again(result, portion)
@@ -736,23 +754,25 @@ class LocalTable:
         """
         Delete expired rows, a portion at a time, while other work goes on between.
         """
-        now = self._store.clock()
-        self._purging = None
-        if self._database is None:
+        if self._writes:
+            self._purge.run()
+        elif self._database is None:
+            now = self._store.clock()
             for digest in [digest for digest, row in self._rows.items() if row[-1] <= now]:
                 del self._rows[digest]
                 self._shown.pop(digest, None)
-        elif self._writes:
-            done = self._database.submit(
-                lambda connection: self._expired(connection, now=now, most=_CHUNK).fetchall()
-            )
-            done.addCallbacks(self._purged, lambda failure: failure.trap(BackendError))
 
-    def _purged(self, keys):
+    def _deleteExpired(self):
+        now = self._store.clock()
+        done = self._database.submit(
+            lambda connection: self._expired(connection, now=now, most=AT_ONCE).fetchall()
+        )
+        return done.addCallback(self._deletedExpired)
+
+    def _deletedExpired(self, keys):
         now = self._store.clock()
         for (digest,) in keys:
             row = self._rows.get(digest)
             if row is not None and row[-1] <= now and digest not in self._dirty:
                 del self._rows[digest]
-        if len(keys) == _CHUNK:
-            self._purging = self.bridge.reactor.callLater(0.01, self.purge)
+        return len(keys)

@@ -33,6 +33,7 @@ from twisted.python.failure import Failure
 
 from ppolicy.bridge import inReactor, wait
 from ppolicy.errors import BackendError, ConfigError
+from ppolicy.purge import AT_ONCE, Purge
 from ppolicy.rows import likened
 from ppolicy.schema import ROW_KEY, identifier, listTable
 from ppolicy.shared import NOW
@@ -48,7 +49,6 @@ _AGGREGATE = r"(COUNT|SUM|AVG|MIN|MAX)\(\s*(\*|\w+)\s*\)"
 _LOADING = 60.0
 # A table that changes often is asked itself for this many times as long as loading it takes.
 _EASE = 10
-_CHUNK = 500
 
 
 class TableService:
@@ -209,9 +209,10 @@ class ListTable:
         self._refresh, self._expire, self._forgetResults = refresh, expire, forget
         self._rows = None
         self._earliest = self._loaded = self._nextLoad = self._began = 0.0
-        self._isCreated = self._loading = self._stale = self._purging = False
+        self._isCreated = self._loading = self._stale = False
         self._later = None
         if self._database is not None:
+            self._purge = Purge(self.bridge.reactor, self._deleteExpired)
             self._compile()
 
     def _compile(self):
@@ -232,14 +233,14 @@ class ListTable:
             whole = select(*chosen, *groups).select_from(table).group_by(*groups)
         self._whole = Compiled(whole, dialect)
         if self.hard is not None:
-            self._purge = Compiled(self._portion(delete(table), table.c[self.hard]), dialect)
+            self._expired = Compiled(self._portion(delete(table), table.c[self.hard]), dialect)
 
     def _portion(self, statement, hard):
         gone = and_(hard > 0, hard <= self._now())
         if self._database.dialect.name == "mysql":
-            return statement.where(gone).with_dialect_options(mysql_limit=_CHUNK)
+            return statement.where(gone).with_dialect_options(mysql_limit=AT_ONCE)
         rowid = literal_column("rowid")
-        return statement.where(rowid.in_(select(rowid).select_from(self.schema).where(gone).limit(_CHUNK)))
+        return statement.where(rowid.in_(select(rowid).select_from(self.schema).where(gone).limit(AT_ONCE)))
 
     def _chosen(self):
         table = self.schema
@@ -331,6 +332,7 @@ class ListTable:
 
     def _close(self):
         self._service.tables.remove(self)
+        self._purge.stop()
         self._wholeTable = False
         if self._later is not None:
             self._later.cancel()
@@ -561,26 +563,13 @@ class ListTable:
         """
         Delete rows whose hard time is up, in portions.
         """
-        if self.hard is None or self._purging or self._database is None or self._database.readOnly:
-            return
-        self._purging = True
-        self._purgePortion()
+        if self.hard is not None and self._database is not None and not self._database.readOnly:
+            self._purge.run()
 
-    def _purgePortion(self):
-        done = self._database.submit(
-            lambda connection: self._purge(connection, now=time.time()).rowcount, single=True
+    def _deleteExpired(self):
+        return self._database.submit(
+            lambda connection: self._expired(connection, now=time.time()).rowcount, single=True
         )
-        done.addCallbacks(self._purged, self._notPurged)
-
-    def _purged(self, number):
-        if number == _CHUNK and self in self._service.tables:
-            self._purgePortion()
-        else:
-            self._purging = False
-
-    def _notPurged(self, failure):
-        self._purging = False
-        failure.trap(BackendError)
 
 
 def _octets(expression):

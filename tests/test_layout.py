@@ -23,6 +23,7 @@ ORDER = [
         "statement",
         "schema",
         "database",
+        "purge",
         "mariadb",
         "sqlite",
     ),

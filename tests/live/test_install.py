@@ -450,6 +450,7 @@ def test_shares(forms):
         "ppolicy.conf",
         "ppolicy.tac",
         "MODULES",
+        "docs/database",
         "docs/options",
         *(name for name in tracked() if name.startswith("sql/")),
     ]
