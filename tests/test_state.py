@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from ppolicy import state
 from ppolicy.bridge import Bridge
 from ppolicy.errors import BackendError, ConfigError
+from ppolicy.purge import AT_ONCE
 from ppolicy.sqlite import SQLite
 from ppolicy.state import StateStore
 from ppolicy.testing import memoryState
@@ -240,14 +241,13 @@ class SQLiteTests(TestCase):
         """
         Expired rows disappear from the file and from memory, in portions.
         """
-        self.patch(state, "_CHUNK", 7)
         store = self.store()
-        for number in range(30):
+        for number in range(AT_ONCE + 20):
             yield self.touch(store, (str(number),))
         self.now = 1010.0
         yield self.touch(store, ("young",))
         store.table("seen", COLUMNS).purge()
-        yield deferLater(reactor, 0.3)
+        yield deferLater(reactor, 0.5)
         self.assertEqual(1, len(self.rows()))
         self.assertEqual(1, len(store.table("seen", COLUMNS)))
 
