@@ -86,7 +86,6 @@ class Greylist(Check):
     cacheUnknown: float = parameter(30, "seconds a database failure is kept in the cache", minimum=0)
     cacheNegative: float = parameter(0, "not used: a triplet that waits is looked up each time", minimum=0)
 
-    once = True
     family = "greylist"
 
     def start(self):

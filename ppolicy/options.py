@@ -75,7 +75,7 @@ class Options(Parameters):
         secret=True,
     )
     cacheEngine: Literal["local", "memcache"] = parameter("local", "where results of checks are cached")
-    cacheSize: int = parameter(10000, "how many results of checks are cached", minimum=0)
+    cacheSize: int = parameter(50000, "how many results of checks are cached, up to 1 KB each", minimum=0)
     cacheServers: list[str] = parameter(["127.0.0.1:11211"], "servers of the cache engine memcache")
     admin: str = parameter("postmaster", "who to contact, for modules that tell others")
     domain: str = parameter("", "name of this server; by default the host's name")

@@ -205,9 +205,10 @@ class Factory:
                 if key.__class__ is int and key == 0:
                     found = self._ask(slot, data, args, keywords, begun)
                 else:
-                    found = generation.cache.get((slot.token, key), begun)
+                    key = slot.token, key
+                    found = generation.cache.get(key, begun)
                     if found is None:
-                        found = self._askOnce(slot, (slot.token, key), data, args, keywords, begun)
+                        found = self._askOnce(slot, key, data, args, keywords, begun)
                     else:
                         cached = True
                         slot.hits += 1
@@ -254,7 +255,7 @@ class Factory:
         if slot.once:
             result = self._ask(slot, data, args, keywords, begun)
         else:
-            result = self._single(key, self._run, slot, data, args, keywords)
+            result = self._single(key, slot, data, args, keywords)
         code = result[0]
         seconds = slot.ttl[(code > 0) - (code < 0)]
         if len(result) > 2 and result[2] < seconds:
@@ -263,7 +264,7 @@ class Factory:
             self.generation.cache.put(key, result[:2], self.bridge.seconds() + seconds)
         return result
 
-    def _single(self, key, function, *arguments):
+    def _single(self, key, slot, data, args, keywords):
         """
         Single flight: who asks first does the work, the others wait for its result. When its time is up
         before theirs, one of them does the work.
@@ -278,11 +279,11 @@ class Factory:
                 return result
         inFlight[key] = result = None  # a gate when somebody waits
         try:
-            result = function(*arguments)
+            result = self._run(slot, data, args, keywords)
         except DeadlineExceeded:
             raise
         except BaseException:
-            result = (0, f"{arguments[0].name} failed with exception")
+            result = (0, f"{slot.name} failed with exception")
             raise
         finally:
             gate = inFlight.pop(key)
@@ -305,7 +306,7 @@ class Factory:
         repeats = self.generation.server.repeats
         result = repeats.get(key, begun)
         if result is None:
-            result = self._single(key, self._run, slot, data, args, keywords)
+            result = self._single(key, slot, data, args, keywords)
             repeats.put(key, result, self.bridge.seconds() + _REPEAT)
         return result
 
