@@ -108,18 +108,21 @@ class Greylist(Check):
             self._domains = self.state.table(f"{self.table}_domains", ("domain", "client_address"))
 
     def hashArg(self, data):
+        triplet = self._triplet(data)
+        self._asked = data, triplet
+        return "\n".join(triplet)  # which is looked up more quickly than a tuple
+
+    def _triplet(self, data):
         sender = data.get("sender", "").lower()
         if self.normalizeSender and sender:
             sender = normalized(sender)
-        triplet = sender, data.get("recipient", "").lower(), self._network(data.get("client_address", "").lower())
-        self._asked = data, triplet
-        return triplet
+        return sender, data.get("recipient", "").lower(), self._network(data.get("client_address", "").lower())
 
     def check(self, data):
         # Who asks has just called hashArg() for the same request, as a rule.
         asked, triplet = self._asked
         if asked is not data:
-            triplet = self.hashArg(data)
+            triplet = self._triplet(data)
         self._asked = _NOBODY
         sender, recipient, _ = triplet
         if recipient.startswith("postmaster") and recipient.partition("@")[0] == "postmaster":
@@ -270,7 +273,7 @@ class Greylist(Check):
         passed = {"first": 0.0, "previous": 0.0}
         allowed = self._triplets.alter(like, passed, self.expiration)
         if not allowed and len(like) == 3 and not any("*" in text for text in (sender, recipient, client)):
-            key = self.hashArg({"sender": sender, "recipient": recipient, "client_address": client})
+            key = self._triplet({"sender": sender, "recipient": recipient, "client_address": client})
             fields = passed | {"last": self.state.clock(), "count": 0}
             self._triplets.put(self._stored(key), fields, self.expiration)
             allowed = 1
@@ -296,7 +299,7 @@ class Greylist(Check):
             left = date + (self.expiration if state > 0 else self.mustRetry) - now
             if left <= 0:
                 continue
-            key = self.hashArg({"sender": sender, "recipient": recipient, "client_address": client})
+            key = self._triplet({"sender": sender, "recipient": recipient, "client_address": client})
             first = date - self.delay if state > 0 else date
             fields = {"first": first, "last": date, "previous": first, "count": 2 if state > 0 else 1}
             self._triplets.put(self._stored(key), fields, left, behind=True)
