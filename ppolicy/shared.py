@@ -4,19 +4,21 @@ server's clock, and all operations of one turn of the reactor that are alike sha
 """
 
 import math
+from functools import partial
 
 from sqlalchemy import bindparam, case, delete, func, literal_column, select, text, update
 from sqlalchemy.dialects.mysql import insert
 
-from ppolicy.bridge import Gate, inReactor, wait
+from ppolicy.bridge import inReactor, wait
+from ppolicy.groupcommit import GroupCommit
 from ppolicy.purge import AT_ONCE, Purge
 from ppolicy.rows import bucket, counted, digestOf, labelled, scanning, slack, storable
 from ppolicy.schema import SLOTS, STATE
 from ppolicy.statement import Compiled, ManyRows
 
 _CHUNK = 500
-# The most rows of one statement.
-_ROWS = 256
+# How many sets of parameters are remembered.
+_GROUPS = 1000
 # The most rows that one command changes.
 _ALTERED = 100_000
 
@@ -155,7 +157,7 @@ class SharedTable:
     """
     The methods are those of L{ppolicy.state.LocalTable}. C{behind} has no effect: other hosts must see a row.
 
-    @ivar _waiting: {(statement, parameters): [rows, gate]} for the next statement; C{_busy} are those under way.
+    @ivar _commits: {(name of a statement, its parameters): what writes the rows that have these}.
     """
 
     def __init__(self, store, schema, columns):
@@ -166,8 +168,7 @@ class SharedTable:
         self.columns = columns
         self.fields = tuple(name for name, _ in STATE[self.kind])
         self._database = store.database
-        self._waiting = {}
-        self._busy = set()
+        self._commits = {}
         self._purge = Purge(self.bridge.reactor, self._deleteExpired)
         dialect = self._database.dialect
         row = [*(schema.c[name] for name in self.fields), schema.c.expires]
@@ -295,41 +296,20 @@ class SharedTable:
         """
         @return: the row as the statement left it.
         """
-        group = name, common
-        waiting = self._waiting.get(group)
-        if waiting is None:
-            waiting = self._waiting[group] = [], Gate()
-            if group not in self._busy:  # at the end of this turn of the reactor, with all that it brings
-                self._busy.add(group)
-                self.bridge.reactor.callLater(0, self._send, group)
-        if len(row) != len(self._statements[name].upsert.row):
-            raise ValueError(f"table {self.name} has the columns {', '.join(self.columns)}")
-        rows, gate = waiting
-        rows.append(row)
-        place = len(rows) - 1
-        if len(rows) == _ROWS:  # the next one begins another statement
-            del self._waiting[group]
-            self._submit(group, rows, gate)
-        return gate.wait()[place]
-
-    def _send(self, group):
-        waiting = self._waiting.pop(group, None)
-        if waiting is None:
-            self._busy.discard(group)
-        else:
-            self._submit(group, *waiting).addCallback(lambda _: self._send(group))
-
-    def _submit(self, group, rows, gate):
-        name, common = group
         statement = self._statements[name]
-        database = self._database
+        if len(row) != len(statement.upsert.row):
+            raise ValueError(f"table {self.name} has the columns {', '.join(self.columns)}")
+        commits = self._commits.get((name, common))
+        if commits is None:
+            if len(self._commits) >= _GROUPS:
+                self._commits.clear()
+            write = partial(self._write, statement, dict(common))
+            commits = self._commits[name, common] = GroupCommit(self.bridge, self._database, write)
+        return commits.add(row)
 
-        def change(connection):
-            database.usable(connection, self.schema)
-            return statement(connection, rows, dict(common))
-
-        done = database.submit(change, single=len(rows) <= ManyRows.EXACT)
-        return done.addBoth(lambda result: gate.open(result, self.bridge))
+    def _write(self, statement, common, connection, rows):
+        self._database.usable(connection, self.schema)
+        return statement(connection, rows, common)
 
     def purge(self):
         """

@@ -18,9 +18,10 @@ from twisted.internet.defer import succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ppolicy.bridge import Gate, inReactor, wait
+from ppolicy.bridge import inReactor, wait
 from ppolicy.database import ALONE, RETRY
 from ppolicy.errors import BackendError, ConfigError
+from ppolicy.groupcommit import GroupCommit
 from ppolicy.keyfilter import KeyFilter
 from ppolicy.purge import AT_ONCE, Purge
 from ppolicy.rows import bucket, counted, digestOf, labelled, pattern, scanning, slack, storable
@@ -180,7 +181,7 @@ class LocalTable:
 
     @ivar _rows: {digest of the key: row}, the front; the row that was not touched for longest comes first.
     @ivar _dirty: {digest: (digest, *row, *columns)} of rows to be written with the next flush.
-    @ivar _flushes, _committing, _deletions: the rows that are being written, and the digests being deleted.
+    @ivar _flushes, _deletions: digests of the rows of write-behind that are being written, and being deleted.
     @ivar _complete: is everything that the database has in the front as well?
     @ivar _filter: the L{KeyFilter} of a table that is larger than the front, once it is filled; C{_since} are the
         keys that came since its filling began.
@@ -206,8 +207,6 @@ class LocalTable:
         self._loading = None
         self._purge = Purge(self.bridge.reactor, self._deleteExpired)
         self._flushing, self._flushes, self._isLate = 0, [], False
-        self._batch, self._gate = [], Gate()
-        self._committing = None
         self._deletions = []
         self._closed = False
         if self._database is not None:
@@ -223,6 +222,7 @@ class LocalTable:
                 set_={column.name: upsert.excluded[column.name] for column in row},
             )
             self._upsert = ManyRows(Compiled(upsert, dialect))
+            self._commits = GroupCommit(self.bridge, self._database, self._write, self._again)
             assert self._upsert.row == tuple(column.name for column in table.columns)
             expired = select(table.c.key).where(table.c.expires <= bindparam("now")).limit(bindparam("most"))
             self._expired = Compiled(delete(table).where(table.c.key.in_(expired)).returning(table.c.key), dialect)
@@ -602,7 +602,7 @@ class LocalTable:
 
     def _isUnderWay(self, digest):
         return any(digest in digests for digests in chain(self._flushes, self._deletions)) or any(
-            entry[0] == digest for entry in chain(self._committing or (), self._batch)
+            row[0] == digest for row in self._commits.rows()
         )
 
     def _keep(self, digest, row, columns, behind):
@@ -650,61 +650,36 @@ class LocalTable:
 
     def _commit(self, digest, entry):
         """
-        Wait until a row is on disk. All rows that come while a transaction is under way share the next one.
+        Wait until a row is on disk.
         """
         self._dirty.pop(digest, None)
-        self._batch.append(entry)
-        gate = self._gate
-        if self._committing is None:  # at the end of this turn of the reactor, with all that it brings
-            self._committing = []
-            self.bridge.reactor.callLater(0, self._commitBatch)
-        bad = gate.wait()
-        if bad and digest in bad:
-            raise BackendError(bad[digest])
+        problem = self._commits.add(entry)
+        if problem is not None:
+            raise BackendError(problem)
 
-    def _commitBatch(self):
-        batch, gate = self._batch, self._gate
-        self._committing = batch
-        self._batch, self._gate = [], Gate()
-        self._write(batch).addBoth(self._committed, batch, gate)
-
-    def _committed(self, result, batch, gate):
-        if self._batch:
-            self._commitBatch()
-        else:
-            self._committing = None
-        if isinstance(result, Failure):
-            self._again(result, batch)
-        gate.open(result, self.bridge)
-
-    def _write(self, entries):
+    def _write(self, connection, entries):
         """
-        @return: a Deferred of {digest: error} of rows that the database does not take.
+        In the thread: write rows.
+
+        @return: for each of them None, or why the database does not take it.
         """
-        upsert, database = self._upsert, self._database
+        self._database.usable(connection, self.schema)
+        try:
+            self._upsert(connection, entries)
+        except self._database.Error as error:
+            if len(entries) == 1 or self._database.meaning(error) != ALONE:
+                raise
+            return [self._writeOne(connection, entry) for entry in entries]
+        return [None] * len(entries)
 
-        def write(connection):
-            database.usable(connection, self.schema)
-            try:
-                upsert(connection, entries)
-            except database.Error as error:
-                if len(entries) == 1 or database.meaning(error) != ALONE:
-                    raise
-                return self._writeEach(connection, entries)
-            return None
-
-        return database.submit(write, single=len(entries) <= ManyRows.EXACT)
-
-    def _writeEach(self, connection, entries):
-        bad = {}
-        for entry in entries:
-            try:
-                self._upsert(connection, [entry])
-            except self._database.Error as error:
-                if self._database.meaning(error) != ALONE:
-                    raise
-                bad[entry[0]] = f"{self._database}: {self._database.explained(error)}"
-        return bad
+    def _writeOne(self, connection, entry):
+        try:
+            self._upsert(connection, [entry])
+        except self._database.Error as error:
+            if self._database.meaning(error) != ALONE:
+                raise
+            return f"{self._database}: {self._database.explained(error)}"
+        return None
 
     def flush(self):
         """
@@ -724,7 +699,11 @@ class LocalTable:
         for start in range(0, len(dirty), _PORTION):
             portion = dirty[start : start + _PORTION]
             self._flushing += 1
-            self._write(portion).addBoth(self._flushed, portion)
+            done = self._database.submit(
+                lambda connection, portion=portion: self._write(connection, portion),
+                single=len(portion) <= ManyRows.EXACT,
+            )
+            done.addBoth(self._flushed, portion)
 
     def _flushed(self, result, portion):
         self._flushing -= 1
@@ -732,15 +711,14 @@ class LocalTable:
             self._flushes.clear()
             self._isLate = False
         if isinstance(result, Failure):
-            self._again(result, portion)
+            self._again(result.value, portion)
 
-    def _again(self, failure, entries):
+    def _again(self, error, entries):
         """
         Keep rows that could not be written for the next flush. What the front had to forget meanwhile is lost:
         a database that hangs must not fill the memory.
         """
-        failure.trap(BackendError)
-        if not failure.value.later:
+        if not error.later:
             return
         for entry in entries:
             digest = entry[0]

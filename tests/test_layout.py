@@ -35,6 +35,7 @@ ORDER = [
         "check",
         "Base",
         "rows",
+        "groupcommit",
         "shared",
         "state",
         "tables",
