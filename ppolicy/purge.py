@@ -5,10 +5,10 @@ Deleting what has expired, in portions.
 from ppolicy.errors import BackendError
 
 # Rows that are deleted at once.
-AT_ONCE = 500
-# Seconds between two portions; and how much longer than a portion takes, so that others have most of the time.
+AT_ONCE = 1000
+# Seconds between two portions; and how many times as long as a portion takes, so that others have their time.
 _PAUSE = 0.01
-_SHARE = 3
+_SHARE = 1
 
 
 class Purge:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from itertools import chain
 from time import time
 
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import bindparam, delete, func, literal_column, select
 from sqlalchemy.dialects.sqlite import insert
 from twisted.internet.defer import succeed
 from twisted.logger import Logger
@@ -224,8 +224,10 @@ class LocalTable:
             self._upsert = ManyRows(Compiled(upsert, dialect))
             self._commits = GroupCommit(self.bridge, self._database, self._write, self._again)
             assert self._upsert.row == tuple(column.name for column in table.columns)
-            expired = select(table.c.key).where(table.c.expires <= bindparam("now")).limit(bindparam("most"))
-            self._expired = Compiled(delete(table).where(table.c.key.in_(expired)).returning(table.c.key), dialect)
+            rowid = literal_column("rowid")
+            expired = select(rowid).select_from(table).where(table.c.expires <= bindparam("now"))
+            expired = rowid.in_(expired.limit(bindparam("most")))
+            self._expired = Compiled(delete(table).where(expired).returning(table.c.key), dialect)
             self._delete = Compiled(delete(table).where(table.c.key == bindparam("digest")), dialect)
             self._keys = Compiled(select(table.c.key), dialect)
             self._count = Compiled(select(func.count()).select_from(table), dialect)
