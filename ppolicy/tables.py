@@ -45,6 +45,8 @@ WATCH = 2.0
 PURGE = 3600.0
 # How many combinations of values one question may have.
 COMBINATIONS = 1000
+# How many rows of a table are kept in memory, some 200 octets each.
+LARGEST = 5_000_000
 _AGGREGATE = r"(COUNT|SUM|AVG|MIN|MAX)\(\s*(\*|\w+)\s*\)"
 _LOADING = 60.0
 # A table that changes often is asked itself for this many times as long as loading it takes.
@@ -232,6 +234,7 @@ class ListTable:
             groups = list(map(self._folded, keys))
             whole = select(*chosen, *groups).select_from(table).group_by(*groups)
         self._whole = Compiled(whole, dialect)
+        self._number = Compiled(select(func.count()).select_from(table), dialect)
         if self.hard is not None:
             self._expired = Compiled(self._portion(delete(table), table.c[self.hard]), dialect)
 
@@ -409,7 +412,7 @@ class ListTable:
             self._load()
 
     def _load(self):
-        if self._loading or self._later is not None or self._database is None:
+        if self._loading or self._later is not None or not self._wholeTable or self._database is None:
             return
         now = self.bridge.reactor.seconds()
         if now < self._earliest:
@@ -430,6 +433,12 @@ class ListTable:
         """
         In a thread.
         """
+        ((number,),) = connection.execute(self._number.text).fetchall()
+        if number > LARGEST:
+            raise BackendError(
+                f"{number} rows are too many for memory, where {LARGEST} may be; it is asked itself, as without"
+                " cacheAll"
+            )
         rows, width, times = {}, len(self.keys), len(self.times)
         now = self.bridge.reactor.seconds()
         for row in connection.stream(self._whole.text, self._whole.bound({"now": time.time()})):

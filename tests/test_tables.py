@@ -7,6 +7,7 @@ from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
+from ppolicy import tables
 from ppolicy.errors import BackendError, ConfigError
 from ppolicy.tables import COMBINATIONS, ListTable, TableService, columnList, combinations
 from tests.listing import HOSTILE, Listing
@@ -651,6 +652,20 @@ class MemoryTests(Tables):
         self.assertIsNone((yield self.find(memory, "a")))
         yield self.settled()
         self.assertIsNone((yield self.find(memory, "a")))
+
+    @inlineCallbacks
+    def test_tooLarge(self):
+        """
+        A table that is too large for memory is asked itself, and the log says why.
+        """
+        self.patch(tables, "LARGEST", 2)
+        self.sql("CREATE TABLE friends (sender TEXT)")
+        self.sql("INSERT INTO friends VALUES ('a'), ('b'), ('c')")
+        events = self.logged()
+        table = yield self.table(cacheAll=True)
+        self.assertIsNotNone((yield self.find(table, "a")))
+        self.assertIsNone((yield self.find(table, "d")))
+        self.assertIn("3 rows are too many for memory", str([event.get("error") for event in events]))
 
     @inlineCallbacks
     def test_changeWhileLoading(self):

@@ -139,7 +139,7 @@ def test_killed(makeServer):
     """
     server = makeServer(POLICY % False, requestLog=None)
     for kill in range(KILLS):
-        acknowledged, _ = endUnderLoad(server, server.kill, 0.2 + kill * 0.05)
+        acknowledged, _ = endUnderLoad(server, server.kill, 0.2 + kill % 10 * 0.05)
         assert len(acknowledged) > 50, "too little load"
         lost = missing(server, acknowledged)
         assert not lost, f"{len(lost)} of {len(acknowledged)} are lost"
@@ -155,7 +155,7 @@ def test_killedWriteBehind(makeServer):
     server = makeServer(POLICY % True, requestLog=None)
     everything = {}
     for kill in range(KILLS):
-        acknowledged, died = endUnderLoad(server, server.kill, 1.2 + kill * 0.03)
+        acknowledged, died = endUnderLoad(server, server.kill, 1.2 + kill % 10 * 0.03)
         old = {number: when for number, when in acknowledged.items() if when < died - 1}
         assert len(old) > 50, "too little load"
         lost = missing(server, old | everything)
