@@ -16,10 +16,10 @@ VENV = $(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 PYTEST = $(BIN)/python -m pytest
 
 .DEFAULT_GOAL = help
-.PHONY: help run check test bench bench-large fuzz reference dist clean style
+.PHONY: help run check test bench bench-large fuzz faults reference dist clean style
 
 help: ## list these commands
-	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
 
 run: export PPOLICY_CONF = $(CONF)
 run: .venv/installed ## install into .venv, print Postfix's lines, start the server with ppolicy.conf (or CONF=FILE)
@@ -48,6 +48,10 @@ bench-large: .venv/installed-for-tests ## the line "growth" of make bench with t
 
 fuzz: .venv/installed-for-tests ## ten million hostile requests to a running server
 	PPOLICY_FUZZ=10000000 $(PYTEST) tests/live/test_fuzz.py
+
+faults: .venv/installed-for-tests ## kill the server a hundred times; database faults that last longer
+	@.ci/packages $(TEST_PACKAGES)
+	PPOLICY_KILLS=100 PPOLICY_LONG=1 $(PYTEST) tests/live/test_crash.py tests/live/test_database_faults.py
 
 reference: .venv/installed ## write MODULES and the other generated files again
 	$(BIN)/python -m ppolicy.reference

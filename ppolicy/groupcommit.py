@@ -46,8 +46,9 @@ class GroupCommit:
         rows, gate = self._group
         rows.append(row)
         place = len(rows) - 1
-        if len(rows) == _MOST:
-            self._close()
+        if len(rows) == _MOST:  # at the end of the turn it is written as any other
+            self._queue.append(self._group)
+            self._group = None
         return gate.wait()[place]
 
     def rows(self):
