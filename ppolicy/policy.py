@@ -200,7 +200,8 @@ class Factory:
             slot.asked += 1
             try:
                 watch.armed = True
-                key = slot.hashArg(data, *args, **keywords)
+                # Without * a call takes half the time.
+                key = slot.hashArg(data, *args, **keywords) if args or keywords else slot.hashArg(data)
                 watch.armed = False
                 if key.__class__ is int and key == 0:
                     found = self._ask(slot, data, args, keywords, begun)
@@ -319,7 +320,7 @@ class Factory:
         else:
             watch.armed = True
             try:
-                result = slot.ask(data, *args, **keywords)
+                result = slot.ask(data, *args, **keywords) if args or keywords else slot.ask(data)
                 if slot.coroutine:
                     result = awaitHere(result)
             finally:
