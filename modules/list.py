@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ppolicy.check import parameter
 from ppolicy.errors import ParamError
-from ppolicy.listcheck import TROUBLE, ListCheck, asList
+from ppolicy.listcheck import LookupCheck, asList
 
 
-class List(ListCheck):
+class List(LookupCheck):
     """
     Looks an attribute of the request up in a table of the database, or in a file: whitelists, blacklists, known
     recipients. Values compare without regard to case unless `cacheCaseSensitive` is set.
@@ -67,13 +67,3 @@ class List(ListCheck):
         if len(columns) != len(self._params):
             raise ParamError("column must name as many columns as param names attributes")
         self._source = self.opened(self.tableSource(self.table, columns, self.retcols))
-
-    def hashArg(self, data):
-        return self.folded(data, self._params)
-
-    def check(self, data):
-        try:
-            found = self._source.find(self.values(data, self._params))
-        except TROUBLE:
-            return 0, None
-        return (-1, None) if found is None else (1, found[1])

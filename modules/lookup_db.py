@@ -3,10 +3,10 @@ Which row of a table belongs to a request?
 """
 
 from ppolicy.check import parameter
-from ppolicy.listcheck import TROUBLE, ListCheck, asList, mapped
+from ppolicy.listcheck import LookupCheck, asList, mapped
 
 
-class LookupDB(ListCheck):
+class LookupDB(LookupCheck):
     """
     Looks attributes of the request up in a table of the database and returns the row: who a recipient is, what a
     customer has paid for. Without `cacheCaseSensitive` upper and lower case are the same.
@@ -44,13 +44,3 @@ class LookupDB(ListCheck):
         self._params = asList(self.param)
         columns, types = mapped(self._params, self.mapping)
         self._source = self.opened(self.tableSource(self.table, columns, self.retcols, types))
-
-    def hashArg(self, data):
-        return self.folded(data, self._params)
-
-    def check(self, data):
-        try:
-            found = self._source.find(self.values(data, self._params))
-        except TROUBLE:
-            return 0, None
-        return (-1, None) if found is None else (1, found[1])

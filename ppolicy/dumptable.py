@@ -28,6 +28,7 @@ from ppolicy.bridge import inReactor
 from ppolicy.errors import BackendError
 from ppolicy.schema import MYSQL, ddl, identifier
 from ppolicy.statement import Compiled, ManyRows
+from ppolicy.timers import Timers
 
 # Seconds between two writes, and between two looks at the size and age of the table.
 FLUSH = 0.5
@@ -63,7 +64,7 @@ class DumpTable:
         self._writing = self._failing = False
         self._last = 0
         self._node = SystemRandom().randrange(_NODES)
-        self._calls = []
+        self._timers = Timers(self.bridge)
         self.schema = dumpSchema(name)
         if database is not None:
             dialect = database.dialect
@@ -85,18 +86,9 @@ class DumpTable:
             self.bridge.reactor.callFromThread(self._open)
 
     def _open(self):
-        self._every(FLUSH, self._flush)
-        self._every(LOOK, self._look)
+        self._timers.every(FLUSH, self._flush)
+        self._timers.every(LOOK, self._look)
         self._look()
-
-    def _every(self, seconds, function):
-        def again():
-            self._calls.remove(call)
-            self._every(seconds, function)
-            function()
-
-        call = self.bridge.reactor.callLater(seconds, again)
-        self._calls.append(call)
 
     def close(self):
         """
@@ -104,9 +96,7 @@ class DumpTable:
         """
 
         def close():
-            for call in self._calls:
-                call.cancel()
-            self._calls.clear()
+            self._timers.stop()
             self._flush()
 
         self.bridge.reactor.callFromThread(close)

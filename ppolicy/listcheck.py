@@ -174,6 +174,22 @@ class ListCheck(Check):
         return [tuple(row) for row in values]
 
 
+class LookupCheck(ListCheck):
+    """
+    Looks the attributes C{self._params} up in C{self._source}, one table or file.
+    """
+
+    def hashArg(self, data):
+        return self.folded(data, self._params)
+
+    def check(self, data):
+        try:
+            found = self._source.find(self.values(data, self._params))
+        except TROUBLE:
+            return 0, None
+        return (-1, None) if found is None else (1, found[1])
+
+
 class BlackWhiteCheck(ListCheck):
     """
     Two lists; white wins.

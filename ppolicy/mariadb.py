@@ -10,7 +10,8 @@ from pymysql.cursors import SSCursor
 from sqlalchemy import func
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 
-from ppolicy.database import AGAIN, ALONE, LONG, LOST, MISSING, Database
+from ppolicy.database import Database
+from ppolicy.lane import AGAIN, ALONE, LONG, LOST, MISSING
 
 _MODE = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 

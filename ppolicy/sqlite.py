@@ -11,8 +11,9 @@ from pathlib import Path
 from sqlalchemy import func
 from sqlalchemy.dialects.sqlite import dialect
 
-from ppolicy.database import ALONE, LONG, LOST, MISSING, RETRY, Database, Lane
+from ppolicy.database import Database
 from ppolicy.errors import BackendError
+from ppolicy.lane import ALONE, LONG, LOST, MISSING, RETRY, Lane
 
 # Seconds to wait for another process that writes; then for the next look whether it has done.
 _BUSY = 1.0

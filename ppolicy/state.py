@@ -19,10 +19,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ppolicy.bridge import inReactor, wait
-from ppolicy.database import ALONE, RETRY
 from ppolicy.errors import BackendError, ConfigError
 from ppolicy.groupcommit import GroupCommit
 from ppolicy.keyfilter import KeyFilter
+from ppolicy.lane import ALONE, RETRY
 from ppolicy.purge import AT_ONCE, Purge
 from ppolicy.rows import bucket, counted, digestOf, labelled, pattern, scanning, slack, storable
 from ppolicy.schema import SLOTS, STATE, stateTable

@@ -39,6 +39,7 @@ from ppolicy.schema import ROW_KEY, identifier, listTable
 from ppolicy.shared import NOW
 from ppolicy.statement import Compiled
 from ppolicy.threads import ThreadPool
+from ppolicy.timers import Timers
 
 # Seconds between two looks at files, and between two purges.
 WATCH = 2.0
@@ -68,27 +69,16 @@ class TableService:
         self.tables = []
         self._files = {}
         self._pool = ThreadPool(bridge, "list", 1)
-        self._calls = []
+        self._timers = Timers(bridge)
         self._looking = False
 
     def start(self):
-        self._every(WATCH, self._lookAtFiles)
-        self._every(PURGE, self._purge)
+        self._timers.every(WATCH, self._lookAtFiles)
+        self._timers.every(PURGE, self._purge)
 
     def stop(self):
-        for call in self._calls:
-            if call.active():
-                call.cancel()
+        self._timers.stop()
         self._pool.stop()
-
-    def _every(self, seconds, function):
-        def again():
-            self._calls.remove(call)
-            self._every(seconds, function)
-            function()
-
-        call = self.bridge.reactor.callLater(seconds, again)
-        self._calls.append(call)
 
     def table(self, *args, **keywords):
         """

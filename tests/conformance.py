@@ -994,3 +994,23 @@ class Model:
         for one in found:
             del self.kept[one]
         return (len(found),)
+
+
+class OnDatabase(Conformance):
+    """
+    What every store on a database promises.
+    """
+
+    @inlineCallbacks
+    def test_operationRaises(self):
+        """
+        An operation with a mistake of whatever kind fails alone; those after it are done.
+        """
+        database = self.store.database
+        yield self.touch()
+        bad = database.submit(lambda connection: 1 / 0)
+        good = database.submit(lambda connection: connection.execute("SELECT 5").fetchone())
+        yield self.assertFailure(bad, Exception)
+        self.assertEqual((5,), (yield good))
+        self.assertEqual(2, (yield self.touch())[3])
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))

@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from ppolicy import state
 from ppolicy.errors import BackendError
 from ppolicy.sqlite import SQLite
-from tests.conformance import COLUMNS, Conformance
+from tests.conformance import COLUMNS, Conformance, OnDatabase
 
 
 class SlotTests:
@@ -47,7 +47,7 @@ class MemoryTests(SlotTests, Conformance, TestCase):
         return None
 
 
-class SQLiteTests(SlotTests, Conformance, TestCase):
+class SQLiteTests(SlotTests, OnDatabase, TestCase):
     """
     In memory before a file.
     """
@@ -60,20 +60,6 @@ class SQLiteTests(SlotTests, Conformance, TestCase):
 
     def database(self):
         return SQLite(reactor, self.path)
-
-    @inlineCallbacks
-    def test_operationRaises(self):
-        """
-        An operation with a mistake of whatever kind fails alone; those after it are done.
-        """
-        database = self.store.database
-        yield self.touch()
-        bad = database.submit(lambda connection: 1 / 0)
-        good = database.submit(lambda connection: connection.execute("SELECT 5").fetchone())
-        yield self.assertFailure(bad, Exception)
-        self.assertEqual((5,), (yield good))
-        self.assertEqual(2, (yield self.touch())[3])
-        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     @inlineCallbacks
     def test_loadedAgain(self):

@@ -933,4 +933,4 @@ class ServiceTests(Listing):
         service.start()
         yield deferLater(reactor, 0)
         service.stop()
-        self.assertEqual([], [call for call in service._calls if call.active()])
+        self.assertEqual([], [call for call in service._timers._calls.values() if call.active()])

@@ -24,7 +24,7 @@ from ppolicy.errors import BackendError
 from ppolicy.mariadb import MariaDB
 from ppolicy.schema import READABLE, ddl, prepare, stateTable
 from ppolicy.target import parse
-from tests.conformance import COLUMNS, HOSTILE, Conformance, Harness
+from tests.conformance import COLUMNS, HOSTILE, Conformance, Harness, OnDatabase
 
 from .mariadb import MariaDB as Server
 
@@ -99,24 +99,10 @@ class Base(Harness):
         return self.server.execute(sql, *arguments)
 
 
-class ConformanceTests(Base, Conformance, TestCase):
+class ConformanceTests(Base, OnDatabase, TestCase):
     """
     What every store promises, with a server as it is installed.
     """
-
-    @inlineCallbacks
-    def test_operationRaises(self):
-        """
-        An operation with a mistake of whatever kind fails alone; those after it are done.
-        """
-        database = self.store.database
-        yield self.touch()
-        bad = database.submit(lambda connection: 1 / 0)
-        good = database.submit(lambda connection: connection.execute("SELECT 5").fetchone())
-        yield self.assertFailure(bad, Exception)
-        self.assertEqual((5,), (yield good))
-        self.assertEqual(2, (yield self.touch())[3])
-        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     @inlineCallbacks
     def test_canary(self):
