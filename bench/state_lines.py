@@ -86,7 +86,7 @@ LIST = """
         return ("dunno", "") if code == 1 else ("DEFER_IF_PERMIT", "4.7.1 Not in the list")
     """
 
-TRIPLETS = 150_000  # more than a LocalTable has in memory
+TRIPLETS = 400_000  # more than a LocalTable has in memory
 POPULATION = 100_000
 SMALL = 10_000
 EXPIRED = 1_000_000

@@ -452,8 +452,8 @@ class PPolicyService(Service):
                     "problem": database.problem,
                     "waiting": database.waiting,
                     "tables": {
-                        name: database.refusal(table.schema) or table.described()
-                        for name, table in server.state.tables.items()
+                        table.name: database.refusal(table.schema) or table.described()
+                        for table in (*server.tables.tables, *server.state.tables.values())
                     },
                 }
             },

@@ -29,7 +29,9 @@ from ppolicy.schema import SLOTS, STATE, stateTable
 from ppolicy.shared import SharedTable
 from ppolicy.statement import Compiled, ManyRows
 
-FRONT = 100_000
+# Rows in memory, some 450 octets each; so many more come before the oldest leave it together.
+FRONT = 250_000
+EVICTED = 200
 FLUSH = 0.25
 PURGE = 60.0
 # Rows loaded, or written, in one go.
@@ -183,8 +185,8 @@ class LocalTable:
     @ivar _dirty: {digest: (digest, *row, *columns)} of rows to be written with the next flush.
     @ivar _flushes, _deletions: digests of the rows of write-behind that are being written, and being deleted.
     @ivar _complete: is everything that the database has in the front as well?
-    @ivar _filter: the L{KeyFilter} of a table that is larger than the front, once it is filled; C{_since} are the
-        keys that came since its filling began.
+    @ivar _filter: a L{KeyFilter} with all keys of the table, once it is filled; C{_since} are the keys that came
+        since its filling began.
     """
 
     def __init__(self, store, schema, columns):
@@ -284,8 +286,7 @@ class LocalTable:
 
         def load(connection):
             query = self._youngest.bound({"now": now, "most": FRONT + 1})
-            rows = list(connection.stream(self._youngest.text, query))
-            return rows, self._filled(connection) if len(rows) > FRONT else None
+            return list(connection.stream(self._youngest.text, query)), self._filled(connection)
 
         if self._closed:
             return
@@ -299,7 +300,7 @@ class LocalTable:
         In a thread: a filter with the keys of the file.
         """
         ((count,),) = connection.execute(self._count.text).fetchall()
-        filled = KeyFilter(2 * count)
+        filled = KeyFilter(max(2 * count, 4 * FRONT))
         for (digest,) in connection.stream(self._keys.text):
             filled.add(digest)
         return filled
@@ -325,9 +326,9 @@ class LocalTable:
             self._loading = None
             self._complete = complete and not self._evicted
             self._forgotten.clear()
-            if filled is not None:
-                self._useFilter(filled)
-            self._since = None
+            for digest in self._since:
+                filled.add(digest)
+            self._filter, self._since = filled, None
             self._bound()
 
         portion()
@@ -338,33 +339,6 @@ class LocalTable:
             return
         # Until it works again, each miss asks the database itself.
         self._loading = self.bridge.reactor.callLater(RETRY, self._load)
-
-    def _useFilter(self, filled):
-        for digest in self._since:
-            filled.add(digest)
-        self._since = None
-        self._filter = filled
-
-    def _fillFromFront(self):
-        """
-        The table outgrows the front, which still holds all of it: make a filter of that.
-        """
-        keys, filled = list(self._rows), KeyFilter(4 * FRONT)
-        self._since = []
-
-        def portion():
-            for digest in keys[-_PORTION:]:
-                filled.add(digest)
-            del keys[-_PORTION:]
-            if keys:
-                self._loading = self.bridge.reactor.callLater(0, portion)
-                return
-            self._loading = None
-            self._complete = False
-            self._useFilter(filled)
-            self._bound()
-
-        portion()
 
     # Changing rows
 
@@ -621,7 +595,7 @@ class LocalTable:
                 self._filter.add(digest)
             if self._since is not None:
                 self._since.append(digest)
-            if len(rows) > FRONT:
+            if len(rows) > FRONT + EVICTED:
                 self._bound()
         if self._writes:
             if behind and not self._isLate:
@@ -636,17 +610,18 @@ class LocalTable:
         if len(rows) <= FRONT or (self._since is not None and len(rows) <= 2 * FRONT):
             return
         self._evicted = True
-        if self._complete and self._writes and self._since is None:
-            self._fillFromFront()
-            return
+        self._complete = self._database is None
         if self._filter is not None and self._filter.room < 0 and self._since is None:
             self._filter.room = FRONT
             self._load()
+        dirty, shown = self._dirty, self._shown
         while len(rows) > FRONT:
-            if next(iter(rows)) in self._dirty:
-                self._flushAll()
             digest, _ = rows.popitem(last=False)
-            self._shown.pop(digest, None)
+            if digest in dirty:
+                self._flushAll()
+                dirty = self._dirty
+            if shown:
+                del shown[digest]
 
     # Writing
 

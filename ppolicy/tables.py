@@ -33,6 +33,7 @@ from twisted.python.failure import Failure
 
 from ppolicy.bridge import inReactor, wait
 from ppolicy.errors import BackendError, ConfigError
+from ppolicy.memory import InMemory
 from ppolicy.purge import AT_ONCE, Purge
 from ppolicy.rows import likened
 from ppolicy.schema import ROW_KEY, identifier, listTable
@@ -49,9 +50,6 @@ COMBINATIONS = 1000
 # How many rows of a table are kept in memory, some 200 octets each.
 LARGEST = 5_000_000
 _AGGREGATE = r"(COUNT|SUM|AVG|MIN|MAX)\(\s*(\*|\w+)\s*\)"
-_LOADING = 60.0
-# A table that changes often is asked itself for this many times as long as loading it takes.
-_EASE = 10
 
 
 class TableService:
@@ -161,8 +159,6 @@ class ListTable:
     @param forget: called when the content has changed.
     """
 
-    log = Logger()
-
     def __init__(
         self,
         service,
@@ -197,14 +193,14 @@ class ListTable:
         self._items = items
         # Rows are counted, or counted together; there is one even when none fits.
         self._counts = any(map(_isAggregate, items)) if items else not self.times
-        self._wholeTable = cacheAll
-        self._refresh, self._expire, self._forgetResults = refresh, expire, forget
-        self._rows = None
-        self._earliest = self._loaded = self._nextLoad = self._began = 0.0
-        self._isCreated = self._loading = self._stale = False
-        self._later = None
+        self._forgetResults = forget
+        self._isCreated = False
+        self.memory = None
         if self._database is not None:
-            self._purge = Purge(self.bridge.reactor, self._deleteExpired)
+            reactor = self.bridge.reactor
+            if cacheAll:
+                self.memory = InMemory(reactor, name, self._readAll, self._database.load, refresh, expire)
+            self._purge = Purge(reactor, self._deleteExpired)
             self._compile()
 
     def _compile(self):
@@ -310,11 +306,11 @@ class ListTable:
     def _open(self):
         self._service.tables.append(self)
         self._database.submit(lambda connection: None).addBoth(self._created)
-        if self._wholeTable:
-            self._load()
 
     def _created(self, _):
         self._isCreated = True
+        if self.memory is not None:
+            self.memory.load()
 
     def close(self):
         """
@@ -326,10 +322,8 @@ class ListTable:
     def _close(self):
         self._service.tables.remove(self)
         self._purge.stop()
-        self._wholeTable = False
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
+        if self.memory is not None:
+            self.memory.close()
 
     @inReactor
     def find(self, combinations):
@@ -341,7 +335,7 @@ class ListTable:
             that were asked for the row has the seconds left until each of C{times}, None for never.
         @raises BackendError: when the table cannot be read.
         """
-        rows = self._inMemory()
+        rows = None if self.memory is None else self.memory.rows()
         if rows is not None:
             for place, values in enumerate(combinations):
                 row = rows.get(self.fold(values[0]) if len(values) == 1 else tuple(map(self.fold, values)))
@@ -381,43 +375,19 @@ class ListTable:
         first = len(row) - len(self.times)
         return *row[:first], *(None if date is None else date - now for date in row[first:])
 
-    def _inMemory(self):
-        if not self._wholeTable:
-            return None
-        now = self.bridge.reactor.seconds()
-        if now >= self._nextLoad:
-            self._load()
-        if self._rows is None or now - self._loaded > self._expire:
-            return None
-        return self._rows
-
     def refresh(self):
         """
         The content has changed.
         """
         self._forgetResults()
-        if self._wholeTable:
-            self._rows = None
-            self._stale = self._loading  # what is being read may have been before the change
-            self._load()
+        if self.memory is not None:
+            self.memory.changed()
 
-    def _load(self):
-        if self._loading or self._later is not None or not self._wholeTable or self._database is None:
-            return
-        now = self.bridge.reactor.seconds()
-        if now < self._earliest:
-            self._later = self.bridge.reactor.callLater(self._earliest - now, self._loadNow)
-        else:
-            self._loadNow()
-
-    def _loadNow(self):
-        now = self.bridge.reactor.seconds()
-        self._later = None
-        self._loading = True
-        self._began, self._nextLoad = now, now + self._refresh
-        # Through the lane that creates the table, so that it is there.
-        created = self._database.submit(lambda connection: None)
-        created.addCallback(lambda _: self._database.load(self._readAll)).addBoth(self._loadedAll)
+    def described(self):
+        """
+        Where it is asked, for the status.
+        """
+        return "asked itself" if self.memory is None else self.memory.described()
 
     def _readAll(self, connection):
         """
@@ -444,20 +414,6 @@ class ListTable:
                 found = *found[:-times], *(None if left is None else now + left for left in found[-times:])
             rows.setdefault(key, found)
         return rows
-
-    def _loadedAll(self, result):
-        self._loading = False
-        now = self.bridge.reactor.seconds()
-        self._earliest = now + _EASE * (now - self._began)
-        if self._stale:
-            self._stale = False
-            self._load()
-        elif isinstance(result, Failure):
-            result.trap(BackendError)
-            self._nextLoad = now + min(_LOADING, self._refresh)
-            self.log.warn("list {name} cannot be loaded: {error}", name=self.name, error=result.getErrorMessage())
-        else:
-            self._rows, self._loaded = result, now
 
     # Changing
 

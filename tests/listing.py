@@ -98,7 +98,7 @@ class Listing(TestCase):
         for lane in self.database.lanes:
             yield lane.submit(lambda connection: None).addErrback(lambda _: None)
         for table in self.tables.tables:
-            yield self.until(lambda table=table: not table._loading and table._later is None)
+            yield self.until(lambda memory=table.memory: memory is None or not memory.busy)
 
     @inlineCallbacks
     def until(self, condition, seconds=10.0):

@@ -40,6 +40,7 @@ ORDER = [
         "groupcommit",
         "shared",
         "state",
+        "memory",
         "tables",
         "dumptable",
         "listcheck",

@@ -91,6 +91,7 @@ class TouchTests(SynchronousTestCase):
         Memory is bounded: the row that was not touched for longest goes first.
         """
         self.patch(state, "FRONT", 10)
+        self.patch(state, "EVICTED", 0)
         for number in range(11):
             self.touch((str(number),))
         self.assertEqual(10, len(self.table))
@@ -210,6 +211,7 @@ class SQLiteTests(TestCase):
         A table larger than memory: rows that are not in memory are read from the file.
         """
         self.patch(state, "FRONT", 20)
+        self.patch(state, "EVICTED", 0)
         store = self.store()
         for number in range(100):
             yield self.touch(store, (str(number),), behind=True)

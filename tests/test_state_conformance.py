@@ -161,4 +161,5 @@ class SmallFrontTests(SQLiteTests):
 
     def setUp(self):
         self.patch(state, "FRONT", 8)
+        self.patch(state, "EVICTED", 0)
         return super().setUp()

@@ -679,7 +679,7 @@ class MemoryTests(Tables):
         )
         table.refresh()
         yield deferLater(reactor, 0.1)
-        self.assertTrue(table._loading)
+        self.assertTrue(table.memory.busy)
         yield self.add(table, "late@example.org")
         yield self.settled()
         self.assertIsNotNone((yield self.find(table, "late@example.org")))
@@ -730,7 +730,7 @@ class MemoryTests(Tables):
         table.open()
         self.assertIsNotNone((yield self.find(table, "a")))
         yield self.settled()
-        self.assertIsNotNone(table._rows)
+        self.assertEqual("1 values in memory", table.described())
 
     @inlineCallbacks
     def test_close(self):

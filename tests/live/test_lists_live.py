@@ -68,6 +68,14 @@ def command(server, *words, stdin=""):
     return done.returncode, done.stdout, done.stderr
 
 
+def waitForMemory(server, state):
+    """Wait until the list in memory is in this state."""
+    deadline = time.monotonic() + 10
+    while asked(server, "status")["backends"]["database"]["tables"]["memory"] != state:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def _options(server, words):
     """The rest of a command line with the configuration in it; behind -- there are no options."""
     place = words.index("--") if "--" in words else len(words)
@@ -402,7 +410,7 @@ def test_databaseAway(makeServer, mariadb):
     server = configured(makeServer, {"database": mariadb.url})
     asked(server, "list", "friends", "add", "alice@example.net")
     asked(server, "list", "memory", "add", "alice@example.net")
-    time.sleep(0.5)
+    waitForMemory(server, "1 values in memory")
     mariadb.stop()
     try:
         assert code(server, "friends", "x@y") == 0
