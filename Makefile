@@ -5,7 +5,7 @@ BIN = .venv/bin
 CONF = ppolicy.conf
 
 # Debian packages, beside Python, that the live tests and the benchmarks need.
-TEST_PACKAGES = git mariadb-server postfix
+TEST_PACKAGES = git mariadb-server postfix unbound
 BENCH_PACKAGES = gcc libc6-dev postgrey policyd-rate-limit mariadb-server
 
 # Installed again when one of these has changed.

@@ -34,6 +34,7 @@ class Check(Parameters):
 
     @ivar name: the name given to this check in ppolicy.conf.
     @ivar state: the L{ppolicy.state.StateStore}, for checks that remember.
+    @ivar dns: the L{ppolicy.dns.Resolver}, for checks that look names up.
     @ivar tables: the L{ppolicy.tables.TableService}, for checks that look values up in lists.
     @ivar forgetResults: to be called when what the check has answered so far is true no longer.
     @ivar dryRun: True when a request is only tried: nothing outside of C{state} may be written.
@@ -57,6 +58,7 @@ class Check(Parameters):
     name: str
     state: Any
     tables: Any
+    dns: Any
     forgetResults: Any
     dryRun = False
 

@@ -22,6 +22,7 @@ from ppolicy.options import IGNORED, Options
 from ppolicy.parameter import described, didYouMean, shown, toMistakes
 from ppolicy.registry import Registry, explained, isCheck
 from ppolicy.reply import ReplyEncoder, isPermanent
+from ppolicy.resolvconf import nameServer
 from ppolicy.target import parse, unused
 
 MODULE_NAME = "ppolicy_conf"
@@ -381,6 +382,7 @@ def _furtherChecks(options, folder):
         ("controlSocket", checkSocket, options.controlSocket),
         ("user", userId, options.user),
         ("group", groupId, options.group),
+        *[("dnsServers", nameServer, one) for one in options.dnsServers],
         ("database", _checkDatabase, options.database, folder, options.stateDir),
     ]
 

@@ -82,6 +82,18 @@ class BackendError(PPolicyError):
         self.later = later
 
 
+class DNSError(BackendError):
+    """
+    No name server gave an answer that can be used; the message says why. It says nothing about the name.
+    """
+
+
+class DNSTimeout(DNSError):
+    """
+    No name server answered in time.
+    """
+
+
 class DeadlineExceeded(BaseException):
     """
     The time for this request is up. A BaseException, so that a module's `except Exception` lets it pass.

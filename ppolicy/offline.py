@@ -13,8 +13,7 @@ from ppolicy.policy import Generation
 from ppolicy.protocol import parseRequest
 from ppolicy.registry import Registry
 from ppolicy.service import Server, controlPath, lockFolder, openDatabase, stateFolder
-from ppolicy.state import StateStore
-from ppolicy.tables import TableService
+from ppolicy.services import Services
 
 
 def load(path):
@@ -33,8 +32,7 @@ def prepared(configuration, database):
     from twisted.internet import reactor
 
     server = Server(reactor, configuration.options, dryRun=True)
-    server.state = StateStore(server.bridge, database)
-    server.tables = TableService(server.bridge, database)
+    server.services = Services(server.bridge, configuration.options, database)
     generation = Generation(0, configuration, server)
     generation.start()
     return generation
@@ -49,8 +47,7 @@ def start(configuration):
     from twisted.internet import reactor
 
     server = Server(reactor, configuration.options, dryRun=True)
-    server.state = StateStore(server.bridge)
-    server.tables = TableService(server.bridge)
+    server.services = Services(server.bridge, configuration.options)
     generation = Generation(0, configuration, server)
     generation.start()
     generation.stop()
@@ -217,10 +214,8 @@ def _run(configuration, write, work):
         stateFolder(configuration).mkdir(mode=0o750, parents=True, exist_ok=True)
         lockFolder(stateFolder(configuration))
     database = openDatabase(reactor, configuration, readOnly=not write)
-    server.state = StateStore(server.bridge, database)
-    server.tables = TableService(server.bridge, database)
-    server.state.start()
-    server.tables.start()
+    server.services = Services(server.bridge, configuration.options, database)
+    server.services.start()
     generation = Generation(0, configuration, server)
     server.generation = generation
     generation.start()
@@ -230,8 +225,7 @@ def _run(configuration, write, work):
     def finish(result):
         results.append(result)
         generation.stop()
-        server.tables.stop()
-        server.state.stop().addTimeout(10, reactor).addBoth(lambda _: reactor.stop())
+        server.services.stop().addTimeout(10, reactor).addBoth(lambda _: reactor.stop())
 
     reactor.callWhenRunning(lambda: maybeDeferred(work, server, generation).addBoth(finish))
     reactor.run()

@@ -74,6 +74,15 @@ class Options(Parameters):
         "by default ppolicy.sqlite in stateDir",
         secret=True,
     )
+    dnsServers: list[str] = parameter(
+        [],
+        "name servers to ask: 'address', 'address:port', '[v6]:port'; by default those of /etc/resolv.conf. A "
+        "caching one on this host is best: many lists refuse the large public ones",
+    )
+    dnsTimeout: float = parameter(
+        6, "seconds that a look-up in the DNS may take, all servers together", minimum=0.1, maximum=60
+    )
+    dnsCacheSize: int = parameter(50000, "how many answers of the DNS are kept, at most 32 MB", minimum=0)
     cacheEngine: Literal["local", "memcache"] = parameter("local", "where results of checks are cached")
     cacheSize: int = parameter(50000, "how many results of checks are cached, up to 1 KB each", minimum=0)
     cacheServers: list[str] = parameter(["127.0.0.1:11211"], "servers of the cache engine memcache")

@@ -91,8 +91,7 @@ class Generation:
         for spec in self.configuration.specs:
             try:
                 check = spec.create()
-                check.state = self.server.state
-                check.tables = self.server.tables
+                self.server.services.equip(check)
                 check.forgetResults = functools.partial(self._forget, spec.name)
                 check.dryRun = self.server.dryRun
                 check.factory = self
@@ -147,7 +146,7 @@ class Generation:
         """
         A new DB-API connection to the database; the caller closes it. It blocks: use it in a blocking module.
         """
-        return self.server.state.database.dbapi()
+        return self.server.services.state.database.dbapi()
 
 
 class Factory:

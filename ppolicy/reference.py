@@ -132,7 +132,7 @@ def tables(kind, target):
         if not mistakes:
             check = cls(name)
             check.assume(accepted)
-            check.state, check.tables, check.forgetResults = state, lists, None
+            check.state, check.tables, check.dns, check.forgetResults = state, lists, None, None
             if not any(one.required for one in cls.declared().values()):
                 _start(check)
     wanted = sorted(database.wanted(), key=lambda table: table.name)

@@ -33,9 +33,8 @@ from ppolicy.options import AT_START
 from ppolicy.policy import Generation
 from ppolicy.protocol import Outbox, PolicyListener
 from ppolicy.requestlog import FORMS
+from ppolicy.services import Services
 from ppolicy.sqlite import SQLite
-from ppolicy.state import StateStore
-from ppolicy.tables import TableService
 from ppolicy.target import Target, parse
 from ppolicy.threads import ThreadPool
 from ppolicy.watchdog import Watchdog
@@ -66,7 +65,7 @@ class Server:
         self.repeats = ResultCache(REPEATS)
         self.modulePool = ThreadPool(self.bridge, "module", options.workerThreads)
         self.policyPool = ThreadPool(self.bridge, "policy", options.workerThreads)
-        self.state = self.tables = None
+        self.services = None
         self.dryRun = dryRun
         self.generation = None
         self.connections = set()
@@ -197,10 +196,8 @@ class PPolicyService(Service):
             self.log.warn(
                 "request lines go to stdout, which is /dev/null here; set logTarget to a file or 'syslog'"
             )
-        server.state = StateStore(server.bridge, openDatabase(self._reactor, configuration))
-        server.tables = TableService(server.bridge, server.state.database)
-        server.state.start()
-        server.tables.start()
+        server.services = Services(server.bridge, options, openDatabase(self._reactor, configuration))
+        server.services.start()
         self._reloadPool = ThreadPool(server.bridge, "reload", 1)
         generation = Generation(1, configuration, server)
         generation.start()
@@ -326,8 +323,7 @@ class PPolicyService(Service):
         if self._control is not None:
             yield maybeDeferred(self._control.stopListening)
         server.generation.stop()
-        server.tables.stop()
-        yield _within(self._reactor, server.state.stop(), GRACE)
+        yield _within(self._reactor, server.services.stop(), GRACE)
         server.bridge.stop()
         server.bridge.watch.stop()
         for pool in (server.modulePool, server.policyPool, self._reloadPool):
@@ -383,6 +379,7 @@ class PPolicyService(Service):
         predecessor, server.generation = server.generation, generation
         self._configuration = generation.configuration
         server.cache.resize(generation.options.cacheSize)
+        server.services.follow(generation.options)
         self._setLogLevel(generation.options)
         self._setRequestLog(generation.options)
         warnings = [*generation.configuration.warnings, *_notNow(predecessor.options, generation.options)]
@@ -413,7 +410,8 @@ class PPolicyService(Service):
         """
         server = self.server
         generation = server.generation
-        database = server.state.database
+        services = server.services
+        database = services.state.database
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -453,9 +451,10 @@ class PPolicyService(Service):
                     "waiting": database.waiting,
                     "tables": {
                         table.name: database.refusal(table.schema) or table.described()
-                        for table in (*server.tables.tables, *server.state.tables.values())
+                        for table in (*services.tables.tables, *services.state.tables.values())
                     },
-                }
+                },
+                "dns": services.dns.status(),
             },
         }
 

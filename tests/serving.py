@@ -9,8 +9,7 @@ from ppolicy import config
 from ppolicy.policy import Generation
 from ppolicy.protocol import PolicyProtocol
 from ppolicy.service import Server
-from ppolicy.state import StateStore
-from ppolicy.tables import TableService
+from ppolicy.services import Services
 
 
 class Serving:
@@ -26,8 +25,8 @@ class Serving:
         configuration = config.load(self.path)
         self.server = Server(self.clock, configuration.options)
         self.server.bridge.watch.ticking = True
-        self.server.state = StateStore(self.server.bridge, clock=self.clock.seconds)
-        self.server.tables = TableService(self.server.bridge)
+        self.server.services = Services(self.server.bridge, configuration.options)
+        self.server.services.state.clock = self.clock.seconds
         self.generation = Generation(1, configuration, self.server)
         self.generation.start()
         self.server.generation = self.generation

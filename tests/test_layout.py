@@ -13,7 +13,18 @@ ROOT = Path(__file__).parent.parent
 
 # The files of ppolicy/, each importing only files that stand before it.
 ORDER = [
-    *("errors", "cache", "keyfilter", "listfile", "requestlog", "target", "writer"),
+    *(
+        "errors",
+        "address",
+        "dnsmessage",
+        "resolvconf",
+        "cache",
+        "keyfilter",
+        "listfile",
+        "requestlog",
+        "target",
+        "writer",
+    ),
     *(
         "parameter",
         "options",
@@ -40,12 +51,14 @@ ORDER = [
         "groupcommit",
         "shared",
         "state",
+        "nameserver",
+        "dns",
         "memory",
         "tables",
         "dumptable",
         "listcheck",
     ),
-    *("registry", "config", "policy", "protocol", "dryrun", "service"),
+    *("services", "registry", "config", "policy", "protocol", "dryrun", "service"),
     *("offline", "administration", "databasecommands", "reference", "testing", "__main__"),
 ]
 

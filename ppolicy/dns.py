@@ -1,0 +1,399 @@
+"""
+Looking names up in the DNS, without blocking: several servers, a cache, equal questions asked once.
+
+That there is nothing is an answer; that nobody could say is an error. A check takes the first as no, the second
+as unknown.
+"""
+
+from collections import OrderedDict
+
+from dns import reversename
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ppolicy.bridge import inReactor, wait, waitAll
+from ppolicy.dnsmessage import NXDOMAIN, TYPES, onWire
+from ppolicy.errors import BackendError, DNSError, DNSTimeout
+
+# Seconds that an answer is kept, whatever its time to live; one that says there is nothing; and trouble.
+SHORTEST, LONGEST = 5, 3600
+NOTHING = 300
+TROUBLE = 5
+# Octets that the cache may have.
+OCTETS = 32 << 20
+# How many names of a chain of CNAMEs are followed, and how many questions that may take.
+_CHAIN = 16
+_PARTS = 4
+_AROUND = 400
+
+
+class Answer:
+    """
+    What the DNS says about a name.
+
+    @ivar records: a tuple of values. Addresses and host names are text, names in lower case without the dot at
+        the end; MX gives (preference, host), lowest preference first; TXT gives the tuple of a record's strings,
+        octets.
+    @ivar exists: False when there is no such name; when there is only no such record, it is True.
+    @ivar name: the name that has the records, at the end of a chain of CNAMEs.
+    @ivar authentic: did a server that we trust say that it is validated (DNSSEC)?
+    @ivar ttl: seconds for which it holds.
+    """
+
+    __slots__ = ("authentic", "exists", "name", "records", "ttl")
+
+    def __init__(self, records=(), exists=True, name="", authentic=False, ttl=SHORTEST):
+        self.records = records
+        self.exists = exists
+        self.name = name
+        self.authentic = authentic
+        self.ttl = ttl
+
+    def __repr__(self):
+        return f"Answer({self.records!r}, exists={self.exists}, name={self.name!r}, ttl={self.ttl})"
+
+
+class Lookups:
+    """
+    What checks call, upon C{ask()}.
+    """
+
+    def ask(self, name, kind):
+        """
+        @param name: a domain name as text; it is taken as absolute.
+        @param kind: 'A', 'AAAA', 'MX', 'PTR', 'TXT', 'NS', 'CNAME' or 'SOA'.
+        @return: a Deferred of an L{Answer}. It fails with L{DNSError}, or L{DNSTimeout}, when nobody could say.
+        """
+        raise NotImplementedError
+
+    def lookup(self, name, kind):
+        """
+        The same and wait: an L{Answer}.
+
+        @raises DNSError: when nobody could say; L{DNSTimeout} is one.
+        """
+        return wait(self.ask(name, kind))
+
+    def lookupAll(self, questions):
+        """
+        Ask all at once and wait for all.
+
+        @param questions: (name, kind) of each.
+        @return: for each of them an L{Answer}, or the L{DNSError}.
+        """
+        answers = waitAll([self.ask(name, kind) for name, kind in questions])
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, DNSError):
+                raise answer
+        return answers
+
+    def addresses(self, name):
+        """
+        All addresses of a host, those of IPv4 first; it waits.
+
+        @raises DNSError: when one half is not known, and the other is empty.
+        """
+        answers = self.lookupAll([(name, "A"), (name, "AAAA")])
+        found = [one for answer in answers if isinstance(answer, Answer) for one in answer.records]
+        trouble = [answer for answer in answers if isinstance(answer, DNSError)]
+        if not found and trouble:
+            raise trouble[0]
+        return found
+
+    def names(self, address):
+        """
+        The names of an address, as its owner says; it waits.
+
+        @raises DNSError: when nobody could say.
+        """
+        return self.lookup(reverseName(address), "PTR").records
+
+
+class Resolver(Lookups):
+    """
+    @param servers: L{ppolicy.nameserver.NameServer}s, asked in their order.
+    @param size: how many answers are kept.
+    @param timeout: seconds that an answer may take, all servers together.
+    @param trusted: addresses of servers whose word is taken for it that an answer is validated.
+    """
+
+    log = Logger()
+
+    def __init__(self, bridge, servers, size=50_000, timeout=6.0, trusted=("127.0.0.1", "::1")):
+        self.bridge = bridge
+        self.reactor = bridge.reactor
+        self.servers = servers
+        self.timeout = timeout
+        self.cache = AnswerCache(size)
+        self.asked = self.fromCache = self.failed = 0
+        self._trusted = trusted
+        self._underWay = {}
+
+    def stop(self):
+        """
+        Ask nobody any more.
+        """
+        for server in self.servers:
+            server.stop()
+
+    def use(self, servers, size, timeout):
+        """
+        Go on with other servers; what was answered is kept.
+        """
+        old, self.servers = self.servers, servers
+        for server in old:
+            server.stop()
+        self.timeout = timeout
+        self.cache.size = size
+
+    def status(self):
+        """
+        What it is doing, as a dictionary.
+        """
+        return {
+            "servers": {str(server): "does not answer" if server.down else "" for server in self.servers},
+            "asked": self.asked,
+            "fromCache": self.fromCache,
+            "failed": self.failed,
+            "underWay": len(self._underWay),
+            "cached": len(self.cache),
+        }
+
+    @inReactor
+    def ask(self, name, kind):
+        wire = onWire(name)
+        if wire is None:
+            return succeed(Answer(exists=False, name=name))
+        key = wire, kind
+        found = self.cache.get(key, self.reactor.seconds())
+        if found is not None:
+            self.fromCache += 1
+            return succeed(found) if isinstance(found, Answer) else _failed(found)
+        waiting = self._underWay.get(key)
+        done = Deferred(_abandon)
+        if waiting is not None:
+            waiting.append(done)
+            return done
+        self._underWay[key] = [done]
+        self.asked += 1
+        _Question(self, wire, kind).begin().addBoth(self._answered, key)
+        return done
+
+    def _answered(self, result, key):
+        now = self.reactor.seconds()
+        if isinstance(result, Failure):
+            if not result.check(DNSError):
+                self.log.failure("a look-up failed", result)
+                result = Failure(DNSError(f"looking it up failed with {result.type.__name__}"))
+            self.failed += 1
+            self.cache.put(key, result.value, now + TROUBLE)
+        else:
+            self.cache.put(key, result, now + result.ttl)
+        for waiting in self._underWay.pop(key):
+            if not waiting.called:
+                waiting.callback(result if not isinstance(result, Failure) else Failure(result.value))
+
+
+def _abandon(deferred):
+    """
+    Whoever waited does not any more; others may.
+    """
+    deferred.errback(DNSTimeout("no answer in time"))
+
+
+def _failed(error):
+    done = Deferred()
+    done.errback(Failure(error))
+    return done
+
+
+class _Question:
+    """
+    One question until it is answered: server after server, and along a chain of CNAMEs.
+    """
+
+    def __init__(self, resolver, wire, kind):
+        self._resolver = resolver
+        self._wire = wire
+        self._kind = TYPES[kind]
+        self._kindName = kind
+        self._deadline = resolver.reactor.seconds() + resolver.timeout
+        self._parts = 0
+        self._ttl = LONGEST
+        self._authentic = True
+        self._done = Deferred()
+        self._servers = []
+        self._troubled = set()
+        self._error = None
+
+    def begin(self):
+        self._next()
+        return self._done
+
+    def _next(self):
+        """
+        Ask the next server that may know.
+        """
+        resolver = self._resolver
+        left = self._deadline - resolver.reactor.seconds()
+        if not self._servers:
+            able = [one for one in resolver.servers if not one.down and one not in self._troubled]
+            self._servers = able
+        if not self._servers or left <= 0:
+            error = self._error or DNSError("no name server answers" if resolver.servers else "no name servers")
+            self._done.errback(Failure(error))
+            return
+        server, *self._servers = self._servers
+        server.ask(self._wire, self._kind).addCallbacks(
+            self._replied, self._notReplied, callbackArgs=(server,), errbackArgs=(server,)
+        ).addErrback(self._done.errback)
+
+    def _notReplied(self, failure, server):
+        failure.trap(DNSError)
+        self._error = failure.value
+        if not failure.check(DNSTimeout):
+            self._troubled.add(server)  # it has said no; who only did not answer is asked again
+        self._next()
+
+    def _replied(self, reply, server):
+        if reply.trouble is not None:
+            self._error = DNSError(f"{server}: {reply.trouble}")
+            self._troubled.add(server)
+            self._next()
+            return
+        self._authentic = self._authentic and reply.authentic and server.host in self._resolver._trusted
+        owner, values = self._followed(reply)
+        if values:
+            if self._kindName == "MX":
+                values.sort()
+            self._finish(Answer(tuple(values), True, owner, self._authentic, self._ttl))
+        elif reply.code == NXDOMAIN:
+            self._nothing(reply, owner, exists=False)
+        elif onWire(owner) not in (None, self._wire) and self._kindName != "CNAME":
+            self._askFor(owner)  # the chain goes on where the server knows nothing of
+        else:
+            self._nothing(reply, owner, exists=True)
+
+    def _followed(self, reply):
+        """
+        @return: (the name at the end of the chain, the values there).
+        """
+        records, kind = reply.records, self._kindName
+        owner = _nameOf(self._wire)
+        if kind != "CNAME":
+            chain = {name: (value, ttl) for name, one, ttl, value in records if one == "CNAME"}
+            for _ in range(_CHAIN):
+                if owner not in chain:
+                    break
+                owner, ttl = chain[owner]
+                self._ttl = min(self._ttl, ttl)
+        found = [(ttl, value) for name, one, ttl, value in records if one == kind and name == owner]
+        if found:
+            self._ttl = min(self._ttl, *(ttl for ttl, _ in found), LONGEST)
+        return owner, [value for _, value in found]
+
+    def _askFor(self, owner):
+        self._parts += 1
+        if self._parts > _PARTS:
+            self._done.errback(Failure(DNSError(f"{_nameOf(self._wire)}: a chain of CNAMEs without an end")))
+            return
+        self._wire = onWire(owner)
+        self._servers, self._troubled, self._error = [], set(), None
+        self._next()
+
+    def _nothing(self, reply, owner, exists):
+        ttl = min(self._ttl, NOTHING, NOTHING if reply.negative is None else reply.negative)
+        self._finish(Answer((), exists, owner, self._authentic, ttl))
+
+    def _finish(self, answer):
+        answer.ttl = max(SHORTEST, answer.ttl)
+        self._done.callback(answer)
+
+
+class AnswerCache:
+    """
+    Answers, and troubles, until their time is up; bounded in number and octets, what was not used for longest goes
+    first.
+    """
+
+    def __init__(self, size):
+        self.size = size
+        self.octets = 0
+        self._entries = OrderedDict()
+
+    def __len__(self):
+        return len(self._entries)
+
+    def get(self, key, now):
+        """
+        What is kept under a key, else None.
+        """
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if entry[0] <= now:
+            self._remove(key)
+            return None
+        self._entries.move_to_end(key)
+        return entry[1]
+
+    def put(self, key, value, expires):
+        """
+        Keep it until then.
+        """
+        if key in self._entries:
+            self._remove(key)
+        octets = len(key[0]) + _AROUND + (sum(map(_octets, value.records)) if isinstance(value, Answer) else 0)
+        self._entries[key] = expires, value, octets
+        self.octets += octets
+        while self._entries and (len(self._entries) > self.size or self.octets > OCTETS):
+            self._remove(next(iter(self._entries)))
+
+    def flush(self):
+        """
+        Forget everything.
+
+        @return: how much there was.
+        """
+        count = len(self._entries)
+        self._entries.clear()
+        self.octets = 0
+        return count
+
+    def _remove(self, key):
+        self.octets -= self._entries.pop(key)[2]
+
+
+def _octets(value):
+    return 80 + (sum(map(len, value)) if isinstance(value, tuple) and isinstance(value[0], bytes) else 60)
+
+
+def _nameOf(wire):
+    """
+    The text of a name that L{onWire} has made.
+    """
+    labels, place = [], 0
+    while wire[place]:
+        labels.append(wire[place + 1 : place + 1 + wire[place]])
+        place += 1 + wire[place]
+    return b".".join(labels).decode("ascii")
+
+
+def reverseName(address, zone=None):
+    """
+    The name under which something is said about an address: its host's name by default, else what a list with
+    this zone says of it.
+
+    @param address: of IPv4 or IPv6, as text; an IPv4 one that is mapped into IPv6 counts as itself.
+    @raises BackendError: when it is no address.
+    """
+    if address[:7].lower() == "::ffff:" and "." in address:
+        address = address[7:]
+    try:
+        name = reversename.from_address(address).to_text(omit_final_dot=True)
+    except Exception as error:  # dnspython has several
+        raise BackendError(f"{address!r} is no IP address") from error
+    if zone is None:
+        return name
+    return f"{name.removesuffix('.in-addr.arpa').removesuffix('.ip6.arpa')}.{zone}"

@@ -1,0 +1,49 @@
+"""
+Which name servers are asked: the option `dnsServers`, else those of the system.
+"""
+
+import ipaddress
+import re
+
+from dns.resolver import NoResolverConfiguration, Resolver
+
+PATH = "/etc/resolv.conf"
+# What the C library asks where nothing is said, resolv.conf(5).
+_DEFAULT = ("127.0.0.1", 53)
+
+
+def nameServers(wanted, path=PATH):
+    """
+    @param wanted: the option: as L{nameServer} takes it, of each; nothing for those of the system.
+    @return: [(address, port)].
+    """
+    return list(map(nameServer, wanted)) or systemServers(path)
+
+
+def systemServers(path=PATH):
+    """
+    The name servers of resolv.conf.
+    """
+    resolver = Resolver(configure=False)
+    try:
+        resolver.read_resolv_conf(str(path))
+        return [nameServer(server) for server in resolver.nameservers] or [_DEFAULT]
+    except (NoResolverConfiguration, ValueError):
+        return [_DEFAULT]
+
+
+def nameServer(text):
+    """
+    @param text: 'address', 'address:port' or '[v6]:port'.
+    @return: (address, port).
+    @raises ValueError: when it is none of these.
+    """
+    match = re.fullmatch(r"\[(?P<v6>.*)\](:(?P<p6>\d{1,5}))?|(?P<v4>[^:]*):(?P<p4>\d{1,5})|(?P<bare>.*)", text)
+    host, port = match["v6"] or match["v4"] or match["bare"], int(match["p6"] or match["p4"] or 53)
+    try:
+        version = ipaddress.ip_address(host or "").version
+    except ValueError:
+        version = None
+    if version is None or (match["v6"] and version == 4) or not 0 < port < 65536:
+        raise ValueError(f"{text!r} is none of 'address', 'address:port', '[v6]:port'")
+    return host, port
