@@ -64,7 +64,15 @@ ORDER = [
 
 # What check modules may import of ppolicy: the contract, and services that are no part of the server.
 CONTRACT = {"ppolicy.check", "ppolicy.errors"}
-SERVICES = {"ppolicy.dumptable", "ppolicy.listcheck", "ppolicy.listfile", "ppolicy.tables", "ppolicy.writer"}
+SERVICES = {
+    "ppolicy.address",
+    "ppolicy.dns",
+    "ppolicy.dumptable",
+    "ppolicy.listcheck",
+    "ppolicy.listfile",
+    "ppolicy.tables",
+    "ppolicy.writer",
+}
 
 CORE = sorted((ROOT / "ppolicy").glob("*.py"))
 CHECKS = sorted(path for path in (ROOT / "modules").glob("*.py") if path.stem != "__init__")

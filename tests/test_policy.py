@@ -5,7 +5,7 @@ Tests for factory.check: cache, saved results, single flight, what is counted on
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.serving import Serving
+from tests.serving import Serving, asked
 
 HEAD = """
 from ppolicy.check import Check, parameter, wait
@@ -31,6 +31,10 @@ class Waiting(Probe):
 TAIL = """
 def check(factory, data, port):
     seen.append(data)
+    if data.get('recipient') == 'all':
+        names = [tuple(one.split(':')) if ':' in one else one for one in data['ask'].split()]
+        found = factory.checkAll(data, *names)
+        return 'WARN', ' '.join(f'{code} {info}' for code, info in found)
     for name in data['ask'].split():
         code, info = factory.check(name, data)
     return 'WARN', f'{code} {info}'
@@ -330,3 +334,83 @@ def test_waitNeverLeavesDeferredsUnhandled(serve):
     serving.clock.advance(0)
     assert isinstance(serving.waiting[0], Deferred)
     assert serving.waiting[0].called
+
+
+def test_checkAll(serve):
+    """Checks asked together wait together, and answer in the order in which they were asked."""
+    serving = serve("{'w': (Waiting, {}), 'v': (Waiting, {}), 'p': (Probe, {})}")
+    protocol, transport = serving.connect()
+    protocol.dataReceived(asked(sender="a", ask="w v p", recipient="all"))
+    serving.clock.advance(0)
+    assert len(serving.waiting) == 2
+    serving.waiting[1].callback("second")
+    serving.clock.advance(0)
+    assert transport.value() == b""
+    serving.waiting[0].callback("first")
+    serving.clock.advance(0)
+    assert transport.value().decode() == "action=WARN 1 first 1 second 1 call 3\n\n"
+    assert [key for key in serving.seen[0] if key.endswith("_code")] == [
+        "result_p_code",
+        "result_v_code",
+        "result_w_code",
+    ]
+
+
+def test_checkAllCached(serve):
+    """What is in the cache needs no greenlet of its own."""
+    serving = serve("{'w': (Waiting, {}), 'p': (Probe, {})}")
+    serving.ask(sender="a", ask="p")
+    assert serving.ask(sender="a", ask="p p", recipient="all") == "action=WARN 1 call 1 1 call 1\n\n"
+
+
+def test_checkAllArguments(serve):
+    """Arguments go to check() and hashArg()."""
+    serving = serve("{'p': (Probe, {})}")
+    protocol, transport = serving.connect()
+    protocol.dataReceived(asked(sender="a", ask="p:x p:y p:x", recipient="all"))
+    serving.clock.advance(0)
+    serving.clock.advance(0)
+    assert sorted(arguments for _, _, arguments, _ in serving.calls) == [("x",), ("y",)]
+    assert transport.value().decode() == "action=WARN 1 call 1 1 call 2 1 call 1\n\n"
+
+
+def test_checkAllUnknown(serve):
+    """A name that no check has is the policy's mistake."""
+    serving = serve("{'p': (Probe, {})}")
+    protocol, transport = serving.connect()
+    protocol.dataReceived(asked(sender="a", ask="p nothing", recipient="all"))
+    serving.clock.advance(0)
+    serving.clock.advance(0)
+    assert transport.value().startswith(b"action=450 ")
+
+
+def test_checkAllFailure(serve):
+    """A check that fails counts as unknown; the others answer."""
+    more = """
+class Broken(Probe):
+    def check(self, data):
+        raise OSError('broken')
+
+class NoKey(Probe):
+    def hashArg(self, data):
+        return [1]
+"""
+    serving = serve("{'b': (Broken, {}), 'n': (NoKey, {}), 'p': (Probe, {})}", more)
+    protocol, transport = serving.connect()
+    protocol.dataReceived(asked(sender="a", ask="b n p", recipient="all"))
+    serving.clock.advance(0)
+    serving.clock.advance(0)
+    assert transport.value().decode() == (
+        "action=WARN 0 b failed with exception 0 n failed with exception 1 call 1\n\n"
+    )
+
+
+def test_checkAllDeadline(serve):
+    """When the request's time is up, nobody waits any more."""
+    serving = serve("{'w': (Waiting, {}), 'v': (Waiting, {})}")
+    protocol, transport = serving.connect()
+    protocol.dataReceived(asked(sender="a", ask="w v", recipient="all"))
+    for _ in range(32 * 20):
+        serving.clock.advance(0.05)
+    assert transport.value().startswith(b"action=450 ")
+    assert serving.server.bridge.working == 0
