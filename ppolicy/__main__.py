@@ -126,7 +126,8 @@ def flush(path, module):
     Forget the cached results of one check, or all.
     """
     answer = _ask(path, "cache.flush", module=module)
-    click.echo(f"{answer['flushed']} results forgotten")
+    more = f", {answer['dns']} answers of the DNS" if "dns" in answer else ""
+    click.echo(f"{answer['flushed']} results{more} forgotten")
 
 
 @main.command("try", context_settings={"ignore_unknown_options": True})

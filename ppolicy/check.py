@@ -42,6 +42,7 @@ class Check(Parameters):
         thread. None means: True outside the bundled modules.
     @cvar once: True when asking counts or remembers something, so that a request which Postfix sends again
         must not be counted again: the first answer is repeated for five minutes.
+    @cvar asksLists: True when it asks DNS lists, which refuse the large public resolvers.
     @cvar family: the command whose L{command}s the check carries out, as in C{ppolicy greylist list}.
     """
 
@@ -53,6 +54,7 @@ class Check(Parameters):
 
     blocking: ClassVar[bool | None] = None
     once: ClassVar[bool] = False
+    asksLists: ClassVar[bool] = False
     family: ClassVar[str | None] = None
 
     name: str

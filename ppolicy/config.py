@@ -22,7 +22,7 @@ from ppolicy.options import IGNORED, Options
 from ppolicy.parameter import described, didYouMean, shown, toMistakes
 from ppolicy.registry import Registry, explained, isCheck
 from ppolicy.reply import ReplyEncoder, isPermanent
-from ppolicy.resolvconf import nameServer
+from ppolicy.resolvconf import nameServer, nameServers, publicServers
 from ppolicy.target import parse, unused
 
 MODULE_NAME = "ppolicy_conf"
@@ -159,6 +159,7 @@ class _Reading:
             mistakes.append(end)
         if mistakes:
             raise ConfigError(*mistakes)
+        self._resolvers(result)
         result.warnings = sorted(self.warnings, key=_line)
         return result
 
@@ -248,6 +249,15 @@ class _Reading:
                 self.mistake(f"{name} is no option, did you mean {close[0]}?", line)
             elif name not in self.places.used:
                 self.warning(f"{name} is no option, and nothing uses it", line)
+
+    def _resolvers(self, configuration):
+        if any(spec.cls.asksLists for spec in configuration.specs):
+            for host in publicServers(nameServers(configuration.options.dnsServers)):
+                self.warning(
+                    f"dnsServers: many DNS lists refuse {host}, a resolver for everybody; have a caching one on this"
+                    " host, see docs/dns",
+                    self.places.assigned.get("dnsServers"),
+                )
 
     def _answers(self, options):
         encoder = ReplyEncoder(options.restrictionClasses, options.replyUtf8)

@@ -9,6 +9,13 @@ from dns.resolver import NoResolverConfiguration, Resolver
 
 PATH = "/etc/resolv.conf"
 # What the C library asks where nothing is said, resolv.conf(5).
+# Resolvers for everybody, which DNS lists refuse: https://www.spamhaus.org/faqs/dnsbl-usage/
+_PUBLIC = {
+    *("8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"),
+    *("1.1.1.1", "1.0.0.1", "2606:4700:4700::1111", "2606:4700:4700::1001"),
+    *("9.9.9.9", "149.112.112.112", "2620:fe::fe", "2620:fe::9"),
+    *("208.67.222.222", "208.67.220.220", "2620:119:35::35", "2620:119:53::53"),
+}
 _DEFAULT = ("127.0.0.1", 53)
 
 
@@ -30,6 +37,13 @@ def systemServers(path=PATH):
         return [nameServer(server) for server in resolver.nameservers] or [_DEFAULT]
     except (NoResolverConfiguration, ValueError):
         return [_DEFAULT]
+
+
+def publicServers(servers):
+    """
+    Those of L{nameServers} that are resolvers for everybody.
+    """
+    return [host for host, _ in servers if host in _PUBLIC]
 
 
 def nameServer(text):

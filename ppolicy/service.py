@@ -462,7 +462,7 @@ class PPolicyService(Service):
         name = request.get("module")
         generation = self.server.generation
         if name is None:
-            return {"flushed": self.server.cache.flush()}
+            return {"flushed": self.server.cache.flush(), "dns": self.server.services.dns.cache.flush()}
         slot = generation.slots.get(name)
         if slot is None:
             raise PPolicyError(f"there is no check {name!r}; modules has {', '.join(generation.slots) or 'none'}")

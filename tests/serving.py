@@ -10,15 +10,17 @@ from ppolicy.policy import Generation
 from ppolicy.protocol import PolicyProtocol
 from ppolicy.service import Server
 from ppolicy.services import Services
+from ppolicy.testing import FakeResolver
 
 
 class Serving:
     """
+    @param records: what the DNS knows, as L{FakeResolver} takes it.
     @ivar clock: the server's C{task.Clock}.
     @ivar server: the L{Server} that the configuration made.
     """
 
-    def __init__(self, folder, text):
+    def __init__(self, folder, text, records=None):
         self.path = folder / "ppolicy.conf"
         self.path.write_text(text, encoding="utf-8")
         self.clock = Clock()
@@ -27,6 +29,7 @@ class Serving:
         self.server.bridge.watch.ticking = True
         self.server.services = Services(self.server.bridge, configuration.options)
         self.server.services.state.clock = self.clock.seconds
+        self.server.services.dns = FakeResolver(records or {})
         self.generation = Generation(1, configuration, self.server)
         self.generation.start()
         self.server.generation = self.generation

@@ -555,7 +555,24 @@ class TestOld:
 
 
 # Warnings: text, files, what is said.
+ASKING = """from ppolicy.check import Check
+class Lists(Check):
+    asksLists = True
+    def check(self, data):
+        return 0, ''
+modules = {'lists': (Lists, {})}
+"""
 WARNINGS = {
+    "public resolver": (
+        ASKING + "dnsServers = ['127.0.0.1', '8.8.8.8:53']",
+        {},
+        [
+            "7: dnsServers: many DNS lists refuse 8.8.8.8, a resolver for everybody; have a caching one on this"
+            " host, see docs/dns"
+        ],
+    ),
+    "public resolver, no lists": ("dnsServers = ['8.8.8.8']", {}, []),
+    "own resolver": (ASKING + "dnsServers = ['127.0.0.1', '192.0.2.53:5353']", {}, []),
     "unused": ("colour = 'red'", {}, ["1: colour is no option, and nothing uses it"]),
     "unused twice": (
         "shades = 5\n\ncolour = 'red'",

@@ -7,6 +7,7 @@ import inspect
 import re
 import textwrap
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 
@@ -71,7 +72,13 @@ def test_documented(kind):
     assert inspect.getmodule(cls).__doc__
     for name, one in cls.declared().items():
         assert one.help, name
-    assert make(kind, **{name: "x" for name, one in cls.declared().items() if one.required})
+    required = {name: one.type for name, one in cls.declared().items() if one.required}
+    assert make(kind, **{name: _some(type_) for name, type_ in required.items()})
+
+
+def _some(kind):
+    """A value of a parameter's type."""
+    return get_args(kind)[0] if get_origin(kind) is Literal else ["x"] if get_origin(kind) is list else "x"
 
 
 def test_options():

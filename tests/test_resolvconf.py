@@ -4,7 +4,7 @@ Tests for the choice of name servers.
 
 import pytest
 
-from ppolicy.resolvconf import nameServer, nameServers
+from ppolicy.resolvconf import nameServer, nameServers, publicServers
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,9 @@ def test_system(tmp_path, content, expected):
     if content is not None:
         path.write_text(content)
     assert nameServers([], path) == expected
+
+
+def test_public():
+    """The large public resolvers are known."""
+    servers = nameServers(["127.0.0.1", "8.8.8.8", "[2606:4700:4700::1111]:53", "192.0.2.1"])
+    assert publicServers(servers) == ["8.8.8.8", "2606:4700:4700::1111"]

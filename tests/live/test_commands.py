@@ -69,7 +69,7 @@ def test_cacheFlush(makeServer):
     server = makeServer(POLICY)
     assert command(server, "cache", "flush", "dummy") == (0, "1 results forgotten\n")
     server.request(MAIL)
-    assert command(server, "cache", "flush") == (0, "1 results forgotten\n")
+    assert command(server, "cache", "flush") == (0, "1 results, 0 answers of the DNS forgotten\n")
     code, out = command(server, "cache", "flush", "none")
     assert (code, out) == (1, "there is no check 'none'; modules has greylist, dummy\n")
     server.request(MAIL)

@@ -451,6 +451,7 @@ def test_shares(forms):
         "ppolicy.tac",
         "MODULES",
         "docs/database",
+        "docs/dns",
         "docs/options",
         *(name for name in tracked() if name.startswith("sql/")),
     ]

@@ -1,0 +1,67 @@
+"""
+The listings in docs/ do what they say.
+"""
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from ppolicy.errors import DNSError
+from ppolicy.testing import FakeResolver, make, waiting
+from tests.serving import Serving
+
+DNS = (Path(__file__).parent.parent / "docs" / "dns").read_text(encoding="utf-8")
+
+
+def listing(begin):
+    """The indented block of docs/dns that begins with this line."""
+    match = re.search(rf"((?: {{4}}{re.escape(begin)}.*\n)(?:(?: {{4}}.*)?\n)*)", DNS)
+    assert match, begin
+    return textwrap.dedent(match[1])
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ({"example.org": {"MX": [(10, "mail.example.org")]}}, (1, "example.org")),
+        ({"example.org": {"AAAA": ["2001:db8::1"]}}, (1, "example.org")),
+        ({"example.org": {}}, (-1, "example.org takes no mail")),
+        ({"example.org": DNSError("SERVFAIL")}, (0, "SERVFAIL")),
+    ],
+)
+def test_ownCheck(records, expected):
+    """The check of one's own looks a sender's domain up."""
+    names = {}
+    exec(listing("from ppolicy.check import Check"), names)  # noqa: S102 - our own document
+    check = make(names["HasMail"], dns=FakeResolver(records))
+    results = []
+    waiting(check.state.bridge, check.check, {"sender": "alice@Example.org"}).addBoth(results.append)
+    assert results == [expected]
+
+
+def test_names():
+    """What a policy can ask about names and addresses gives what is written beside it."""
+    first, *lines = listing("from ppolicy.address import").strip().splitlines()
+    names = {}
+    exec(first, names)  # noqa: S102 - our own document
+    expected = {line.partition("#")[0].strip(): line.partition("#")[2] for line in lines if line}
+    assert len(expected) == 4
+    for call, result in expected.items():
+        assert repr(eval(call, names)) == re.split("[;:] ", result.strip())[0]  # noqa: S307 - our own document
+
+
+def test_checkAll(tmp_path):
+    """Several checks are asked at once with the line that the document shows."""
+    text = (
+        "modules = {name: ('Dummy', {}) for name in ('spf', 'lists', 'rdns')}\n"
+        "def check(factory, data, port):\n"
+        + textwrap.indent(listing("(spf, _), (lists, _)"), "    ")
+        + "    return 'WARN', f'{spf} {lists} {name}'\n"
+    )
+    serving = Serving(tmp_path, text)
+    protocol, transport = serving.connect()
+    protocol.dataReceived(b"request=smtpd_access_policy\nsender=a@b\n\n")
+    serving.clock.advance(0)
+    assert transport.value() == b"action=WARN 0 0 0\n\n"
