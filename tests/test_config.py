@@ -283,6 +283,16 @@ class TestBroken:
             "3: a (Typed): pin: must be at least 1000, not a whole number",
         ]
 
+    def test_dnsServers(self, tmp_path):
+        """Each name server that is none is named, with what it can be."""
+        with pytest.raises(ConfigError) as raised:
+            load(tmp_path, "dnsServers = ['192.0.2.1', 'ns.example.org', '[::1]:99999']")
+        form = "is none of 'address', 'address:port', '[v6]:port'"
+        assert said(raised.value.mistakes, tmp_path) == [
+            f"1: dnsServers: 'ns.example.org' {form}",
+            f"1: dnsServers: '[::1]:99999' {form}",
+        ]
+
 
 class Odd:
     """
