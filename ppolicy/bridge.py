@@ -24,6 +24,9 @@ _POOL = 1000
 _DONE, _LATE = object(), object()
 # Seconds between two looks at whose time is up.
 _SWEEP = 0.05
+# Seconds for which parked work goes on before the reactor looks at its sockets: many slow requests that go on at the
+# same moment must not delay quick ones.
+_SLICE = 0.0003
 _thread = threading.local()
 
 
@@ -142,7 +145,7 @@ class Bridge:
         self._parked = set()
         self._sweeping = None
         self._ready = deque()
-        self._holding = False
+        self._isScheduled = False
 
     def start(self, function, argument, timeout, after=None):
         """
@@ -186,28 +189,39 @@ class Bridge:
         self._parked.discard(pending)
         if pending.timer is not None:
             pending.timer.cancel()
-        if not self._ready and not self._holding:
+        self._goOn(functools.partial(self._enter, worker, error))
+
+    def _goOn(self, step):
+        """
+        Have something done soon, by the reactor's greenlet.
+        """
+        self._ready.append(step)
+        if not self._isScheduled:
+            self._isScheduled = True
             self.reactor.callLater(0, self._drain)
-        self._ready.append((worker, error))
 
     def resume(self, waiting, result):
         """
         Give one result to several L{_Pending} waits.
         """
-        inHub = getcurrent() is self._hub and not self._ready
-        self._holding = inHub
+        inHub = getcurrent() is self._hub and not self._isScheduled
+        self._isScheduled = self._isScheduled or inHub
         for pending in waiting:
             pending.fired(result, 0)
-        self._holding = False
         if inHub:
             self._drain()
 
     def _drain(self):
-        ready, self._ready = self._ready, deque()
+        ready, ends = self._ready, self.seconds() + _SLICE
         self.draining = True
-        for worker, error in ready:
-            self._enter(worker, error)
+        while ready:
+            ready.popleft()()
+            if self.seconds() > ends:
+                break
         self.draining = False
+        self._isScheduled = bool(ready)
+        if ready:
+            self.reactor.callLater(0, self._drain)
         self.drained()
 
     def _enter(self, worker, error):
@@ -248,7 +262,7 @@ class Bridge:
                 result.callback(value)
 
         if isinstance(getcurrent(), _Worker):  # only the reactor's greenlet may start work
-            self.reactor.callLater(0, self.start, work, request, timeout)
+            self._goOn(functools.partial(self.start, work, request, timeout))
         else:
             self.start(work, request, timeout)
         return result

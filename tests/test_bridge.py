@@ -187,6 +187,29 @@ class BridgeTests(SynchronousTestCase):
         """
         self.assertRaises(WaitError, wait, Deferred())
 
+    def test_slices(self):
+        """
+        When much work goes on at the same moment, the reactor comes to its sockets in between.
+        """
+        fired = Deferred()
+
+        def work(number):
+            wait(gates[number])
+            self.clock.rightNow += 0.001
+            return number
+
+        gates = [Deferred() for _ in range(4)]
+        for number in range(4):
+            self.start(lambda number=number: work(number))
+        for gate in gates:
+            gate.callback(None)
+        self.clock.callLater(0, fired.callback, None)
+        fired.addCallback(lambda _: self.seen.append("reactor"))
+        for _ in range(4):
+            self.clock.advance(0)
+        self.assertEqual([0, "reactor", 1, 2, 3], self.seen)
+        self.assertEqual(0, self.bridge.working)
+
     def test_context(self):
         """
         Work sees the context variables of who started it, and what it sets is gone with it.
