@@ -66,11 +66,14 @@ def measure(server, seed, expected, *, requests=0, connections=8, mode="zipf", p
     Load a server for some seconds, or with so many requests; wait until it has done what that left to do.
 
     @param expected: the action that every answer must have; others count as errors.
-    @param how: C{seconds}, and C{settle}: False to leave it with what there is to do.
+    @param how: C{seconds}; C{rate}, how many requests a second at most; and C{settle}: False to leave it with what
+        there is to do.
     @return: a L{Sample}.
     """
     command = [BUILD / "policyload", "-c", connections, "-m", mode, "-p", population, "-s", seed]
     command += ["-d", how.get("seconds", 600), "-n", requests]
+    if "rate" in how:
+        command += ["-r", how["rate"]]
     for pid in server.pids():
         command += ["-k", pid]
     command.append(f"127.0.0.1:{server.port}")

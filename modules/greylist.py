@@ -11,6 +11,7 @@ from time import gmtime, strftime
 
 from ppolicy.check import Check, command, parameter
 from ppolicy.errors import BackendError, ParamError
+from ppolicy.senderpool import SenderPools
 
 # Parts of a local part that are another one in each mail: numbers and hashes behind a separator.
 _COUNTED = re.compile(r"(?<=[-+=._])(?:[0-9]+|[0-9a-f]*[0-9][0-9a-f]{4,})(?=[-+=._]|$)")
@@ -35,6 +36,10 @@ class Greylist(Check):
     Large sites try again from another address: clients count by their network, `ipv4Prefix` and `ipv6Prefix`
     bits of it (32 and 128: each address for itself). Senders that carry a number of the mail (VERP, BATV, SRS)
     count without it, and without an extension as in user+extension, unless `normalizeSender` is False.
+
+    With `senderPool` the sender's domain counts as the client where SPF passes, or the client is a mail host of the
+    domain or has its name in the DNS: so all the hosts of a large site are one. Trouble in the DNS means that the
+    client counts by its network.
 
     With `whitelistAfter` a client's network whose mail has passed so often is greylisted no more, and neither
     is a sender's domain from such a network, as long as it goes on writing.
@@ -62,6 +67,8 @@ class Greylist(Check):
         # networks that have passed five times are trusted; tell the client more; no address is stored
         modules['greylist_wise'] = ('Greylist', {'whitelistAfter': 5, 'privacyKey': 'any long secret',
                                                  'text': 'greylisted, {domain} takes it in {minutes} minutes'})
+        # hosts of large sites count as one, by SPF and MX
+        modules['greylist_pools'] = ('Greylist', {'senderPool': True})
     """
 
     table: str = parameter("greylist", "table of the triplets")
@@ -72,6 +79,9 @@ class Greylist(Check):
     ipv4Prefix: int = parameter(24, "bits of an IPv4 address that count as the client", minimum=8, maximum=32)
     ipv6Prefix: int = parameter(64, "bits of an IPv6 address that count as the client", minimum=16, maximum=128)
     normalizeSender: bool = parameter(True, "leave out what is another in each mail of one sender")
+    senderPool: bool = parameter(
+        False, "count hosts that a sender's domain sends from as one client, by SPF and MX; it asks the DNS"
+    )
     whitelistAfter: int = parameter(0, "passes after which a client is greylisted no more; 0: never", minimum=0)
     text: str = parameter(
         "greylisting in progress: {seconds}s",
@@ -101,6 +111,7 @@ class Greylist(Check):
             ) from None
         self._plainText = self.text == type(self).declared()["text"].default
         self._asked = _NOBODY
+        self._pools = SenderPools(self.dns, self.state.clock) if self.senderPool else None
         self._network = lru_cache(10_000)(self._networkOf)
         self._triplets = self.state.table(self.table, ("sender", "recipient", "client_address"))
         if self.whitelistAfter:
@@ -129,6 +140,8 @@ class Greylist(Check):
             return 2, ("mail to postmaster is not greylisted", 0)
         if sender and "@" not in sender:  # the empty sender is valid, it brings bounces
             return -2, ("the sender is no mail address", 0)
+        if self._pools is not None and sender:
+            triplet = self._pooled(data, triplet)
         try:
             if self.whitelistAfter and (known := self._whitelisted(triplet)):
                 return known
@@ -148,6 +161,17 @@ class Greylist(Check):
             date = strftime("%a, %d %b %Y %H:%M:%S +0000", gmtime(now))
             return 1, (f"X-Greylist: delayed {int(now - first)} seconds by ppolicy; {date}", known), 0
         return 1, ("greylisting passed", known), known
+
+    def _pooled(self, data, triplet):
+        """
+        The triplet with the sender's domain as the client, where that sends from there.
+        """
+        sender, recipient, network = triplet
+        domain = sender.rpartition("@")[2]
+        address, helo = data.get("client_address", ""), data.get("helo_name", "")
+        if self._pools.has(domain, network, address, helo, data["sender"]):
+            return sender, recipient, domain
+        return triplet
 
     def _wait(self, seconds, recipient):
         if self._plainText:

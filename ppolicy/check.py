@@ -35,6 +35,8 @@ class Check(Parameters):
     @ivar name: the name given to this check in ppolicy.conf.
     @ivar state: the L{ppolicy.state.StateStore}, for checks that remember.
     @ivar dns: the L{ppolicy.dns.Resolver}, for checks that look names up.
+    @ivar blocklists: the L{ppolicy.listhealth.Blocklists}, for checks that ask lists of the DNS.
+    @ivar smtp: the L{ppolicy.smtp.Prober}, for checks that ask mail hosts.
     @ivar tables: the L{ppolicy.tables.TableService}, for checks that look values up in lists.
     @ivar forgetResults: to be called when what the check has answered so far is true no longer.
     @ivar dryRun: True when a request is only tried: nothing outside of C{state} may be written.
@@ -61,6 +63,8 @@ class Check(Parameters):
     state: Any
     tables: Any
     dns: Any
+    blocklists: Any
+    smtp: Any
     forgetResults: Any
     dryRun = False
 

@@ -15,6 +15,7 @@ import sys
 import types
 from pathlib import Path
 
+from ppolicy import ownlists
 from ppolicy.check import Check
 from ppolicy.errors import BrokenAnswer, ConfigError, Mistake
 from ppolicy.listeners import checkSocket, describe, groupId, parsePort, userId
@@ -219,6 +220,9 @@ class _Reading:
             try:
                 if value is not None:
                     check(value, *more)
+            except ConfigError as error:
+                for one in error.mistakes:
+                    self.mistake(one.sentence, line(name))
             except ValueError as error:
                 self.mistake(f"{name}: {error}", line(name))
         # There is nothing to be found in the others. Unlike Path.is_dir() this never raises.
@@ -254,8 +258,8 @@ class _Reading:
         if any(spec.cls.asksLists for spec in configuration.specs):
             for host in publicServers(nameServers(configuration.options.dnsServers)):
                 self.warning(
-                    f"dnsServers: many DNS lists refuse {host}, a resolver for everybody; have a caching one on this"
-                    " host, see docs/dns",
+                    f"dnsServers: many DNS lists refuse {host}, a resolver for everybody; have a caching one on"
+                    " this host, see docs/dns",
                     self.places.assigned.get("dnsServers"),
                 )
 
@@ -392,6 +396,7 @@ def _furtherChecks(options, folder):
         ("controlSocket", checkSocket, options.controlSocket),
         ("user", userId, options.user),
         ("group", groupId, options.group),
+        ("dnsLists", ownlists.parse, options.dnsLists, folder),
         *[("dnsServers", nameServer, one) for one in options.dnsServers],
         ("database", _checkDatabase, options.database, folder, options.stateDir),
     ]

@@ -7,16 +7,16 @@ as unknown.
 
 from collections import OrderedDict
 
-from dns import reversename
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ppolicy.address import address as addressOf
 from ppolicy.bridge import inReactor, wait, waitAll
-from ppolicy.dnsmessage import NXDOMAIN, TYPES, onWire
+from ppolicy.dnsmessage import NXDOMAIN, TYPES, nameOf, onWire
 from ppolicy.errors import BackendError, DNSError, DNSTimeout
 
-# Seconds that an answer is kept, whatever its time to live; one that says there is nothing; and trouble.
+# Seconds that an answer is kept, whatever its time to live; one that says there is nothing, at most; and trouble.
 SHORTEST, LONGEST = 5, 3600
 NOTHING = 300
 TROUBLE = 5
@@ -115,7 +115,8 @@ class Resolver(Lookups):
     @param servers: L{ppolicy.nameserver.NameServer}s, asked in their order.
     @param size: how many answers are kept.
     @param timeout: seconds that an answer may take, all servers together.
-    @param trusted: addresses of servers whose word is taken for it that an answer is validated.
+    @param trusted: addresses of servers whose word is taken for it that an answer is validated, beside those of
+        this host.
     """
 
     log = Logger()
@@ -143,7 +144,8 @@ class Resolver(Lookups):
         """
         old, self.servers = self.servers, servers
         for server in old:
-            server.stop()
+            if server not in servers:
+                server.stop()
         self.timeout = timeout
         self.cache.size = size
 
@@ -169,30 +171,42 @@ class Resolver(Lookups):
         found = self.cache.get(key, self.reactor.seconds())
         if found is not None:
             self.fromCache += 1
-            return succeed(found) if isinstance(found, Answer) else _failed(found)
+            return succeed(found) if isinstance(found, Answer) else fail(_again(found))
         waiting = self._underWay.get(key)
         done = Deferred(_abandon)
         if waiting is not None:
             waiting.append(done)
             return done
+        question = _Question(self, wire, kind)
         self._underWay[key] = [done]
         self.asked += 1
-        _Question(self, wire, kind).begin().addBoth(self._answered, key)
+        question.begin().addBoth(self._answered, key)
         return done
 
+    def trusts(self, server):
+        """
+        Does it count what this server says of validation (RFC 6840, 5.8)?
+        """
+        return server.isLocal or server.host in self._trusted
+
     def _answered(self, result, key):
-        now = self.reactor.seconds()
+        waiting = self._underWay.pop(key)
         if isinstance(result, Failure):
             if not result.check(DNSError):
                 self.log.failure("a look-up failed", result)
                 result = Failure(DNSError(f"looking it up failed with {result.type.__name__}"))
             self.failed += 1
-            self.cache.put(key, result.value, now + TROUBLE)
+            error = result.value
+            if not error.later:
+                self.cache.put(key, error, self.reactor.seconds() + TROUBLE)
+            for done in waiting:
+                if not done.called:
+                    done.errback(_again(error))
         else:
-            self.cache.put(key, result, now + result.ttl)
-        for waiting in self._underWay.pop(key):
-            if not waiting.called:
-                waiting.callback(result if not isinstance(result, Failure) else Failure(result.value))
+            self.cache.put(key, result, self.reactor.seconds() + result.ttl)
+            for done in waiting:
+                if not done.called:
+                    done.callback(result)
 
 
 def _abandon(deferred):
@@ -202,10 +216,11 @@ def _abandon(deferred):
     deferred.errback(DNSTimeout("no answer in time"))
 
 
-def _failed(error):
-    done = Deferred()
-    done.errback(Failure(error))
-    return done
+def _again(error):
+    """
+    The same error for one more: an exception remembers where it was raised, and all that is there.
+    """
+    return type(error)(str(error), later=error.later)
 
 
 class _Question:
@@ -216,6 +231,7 @@ class _Question:
     def __init__(self, resolver, wire, kind):
         self._resolver = resolver
         self._wire = wire
+        self._name = nameOf(wire)
         self._kind = TYPES[kind]
         self._kindName = kind
         self._deadline = resolver.reactor.seconds() + resolver.timeout
@@ -238,14 +254,13 @@ class _Question:
         resolver = self._resolver
         left = self._deadline - resolver.reactor.seconds()
         if not self._servers:
-            able = [one for one in resolver.servers if not one.down and one not in self._troubled]
-            self._servers = able
+            self._servers = [one for one in resolver.servers if not one.down and one not in self._troubled]
         if not self._servers or left <= 0:
-            error = self._error or DNSError("no name server answers" if resolver.servers else "no name servers")
-            self._done.errback(Failure(error))
+            reason = "no name server answers" if resolver.servers else "no name servers"
+            self._done.errback(self._error or DNSError(reason, later=True))
             return
         server, *self._servers = self._servers
-        server.ask(self._wire, self._kind).addCallbacks(
+        server.ask(self._wire, self._kind, left).addCallbacks(
             self._replied, self._notReplied, callbackArgs=(server,), errbackArgs=(server,)
         ).addErrback(self._done.errback)
 
@@ -257,53 +272,69 @@ class _Question:
         self._next()
 
     def _replied(self, reply, server):
-        if reply.trouble is not None:
-            self._error = DNSError(f"{server}: {reply.trouble}")
+        trouble = reply.trouble
+        if trouble is None:
+            owner, values = self._followed(reply)
+            if owner is None:
+                trouble = "a chain of CNAMEs without an end"
+            elif values and reply.code == NXDOMAIN:
+                trouble = "records of a name that does not exist"
+        if trouble is not None:
+            self._error = DNSError(f"{server}: {trouble}")
             self._troubled.add(server)
             self._next()
             return
-        self._authentic = self._authentic and reply.authentic and server.host in self._resolver._trusted
-        owner, values = self._followed(reply)
+        if not (reply.authentic and self._resolver.trusts(server)):
+            self._authentic = False
         if values:
             if self._kindName == "MX":
                 values.sort()
             self._finish(Answer(tuple(values), True, owner, self._authentic, self._ttl))
         elif reply.code == NXDOMAIN:
             self._nothing(reply, owner, exists=False)
-        elif onWire(owner) not in (None, self._wire) and self._kindName != "CNAME":
-            self._askFor(owner)  # the chain goes on where the server knows nothing of
-        else:
+        elif owner == self._name or reply.negative is not None:
             self._nothing(reply, owner, exists=True)
+        else:
+            self._askFor(owner)  # the chain goes on where the server says nothing of
 
     def _followed(self, reply):
         """
-        @return: (the name at the end of the chain, the values there).
+        @return: (the name at the end of the chain, the values there); no name when there is no end.
         """
-        records, kind = reply.records, self._kindName
-        owner = _nameOf(self._wire)
+        owner, kind = self._name, self._kindName
+        chain = {}
         if kind != "CNAME":
-            chain = {name: (value, ttl) for name, one, ttl, value in records if one == "CNAME"}
-            for _ in range(_CHAIN):
-                if owner not in chain:
-                    break
-                owner, ttl = chain[owner]
+            chain = {name: (value, ttl) for name, one, ttl, value in reply.records if one == "CNAME"}
+        for _ in range(_CHAIN):
+            if owner not in chain:
+                break
+            owner, ttl = chain[owner]
+            self._ttl = min(self._ttl, ttl)
+        else:
+            return None, []
+        values = {}  # in their order, each once
+        for name, one, ttl, value in reply.records:
+            if one == kind and name == owner:
+                values[value] = None
                 self._ttl = min(self._ttl, ttl)
-        found = [(ttl, value) for name, one, ttl, value in records if one == kind and name == owner]
-        if found:
-            self._ttl = min(self._ttl, *(ttl for ttl, _ in found), LONGEST)
-        return owner, [value for _, value in found]
+        return owner, list(values)
 
     def _askFor(self, owner):
         self._parts += 1
-        if self._parts > _PARTS:
-            self._done.errback(Failure(DNSError(f"{_nameOf(self._wire)}: a chain of CNAMEs without an end")))
+        wire = onWire(owner)
+        if wire is None or self._parts >= _PARTS:
+            reason = f"{owner} is no name to ask for" if wire is None else "a chain of CNAMEs without an end"
+            self._done.errback(DNSError(f"{self._name}: {reason}"))
             return
-        self._wire = onWire(owner)
+        self._wire, self._name = wire, owner
         self._servers, self._troubled, self._error = [], set(), None
         self._next()
 
     def _nothing(self, reply, owner, exists):
-        ttl = min(self._ttl, NOTHING, NOTHING if reply.negative is None else reply.negative)
+        """
+        Where no SOA says for how long it holds, not for long (RFC 2308, 5).
+        """
+        ttl = min(self._ttl, NOTHING, SHORTEST if reply.negative is None else reply.negative)
         self._finish(Answer((), exists, owner, self._authentic, ttl))
 
     def _finish(self, answer):
@@ -369,17 +400,6 @@ def _octets(value):
     return 80 + (sum(map(len, value)) if isinstance(value, tuple) and isinstance(value[0], bytes) else 60)
 
 
-def _nameOf(wire):
-    """
-    The text of a name that L{onWire} has made.
-    """
-    labels, place = [], 0
-    while wire[place]:
-        labels.append(wire[place + 1 : place + 1 + wire[place]])
-        place += 1 + wire[place]
-    return b".".join(labels).decode("ascii")
-
-
 def reverseName(address, zone=None):
     """
     The name under which something is said about an address: its host's name by default, else what a list with
@@ -388,12 +408,10 @@ def reverseName(address, zone=None):
     @param address: of IPv4 or IPv6, as text; an IPv4 one that is mapped into IPv6 counts as itself.
     @raises BackendError: when it is no address.
     """
-    if address[:7].lower() == "::ffff:" and "." in address:
-        address = address[7:]
-    try:
-        name = reversename.from_address(address).to_text(omit_final_dot=True)
-    except Exception as error:  # dnspython has several
-        raise BackendError(f"{address!r} is no IP address") from error
+    found = addressOf(address)
+    if found is None or getattr(found, "scope_id", None):
+        raise BackendError(f"{address!r} is no IP address")
+    name = found.reverse_pointer
     if zone is None:
         return name
     return f"{name.removesuffix('.in-addr.arpa').removesuffix('.ip6.arpa')}.{zone}"

@@ -2,8 +2,11 @@
 One name server: questions over UDP, over TCP where a reply does not fit, and whether it is there at all.
 """
 
+import ipaddress
 import os
+from array import array
 from collections import deque
+from socket import SO_RCVBUF, SOL_SOCKET
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
@@ -15,113 +18,215 @@ from twisted.python.failure import Failure
 from ppolicy.dnsmessage import TYPES, Reply, onWire, question
 from ppolicy.errors import DNSError, DNSTimeout
 
-# Seconds that one try may take.
+# Seconds that one try may take; how often is looked whose time is up, which costs less than a timer each.
 TRY = 1.5
-# Sockets in use at a time, and how many questions each is used for: its port is one more thing to guess.
+_SWEEP = 0.1
+# Sockets in use at a time, and how many questions each is used for: its port is one more thing to guess. There are
+# more while more questions are under way than there is room for replies in a socket: what has none is lost.
 SOCKETS = 4
 QUESTIONS = 500
-# How many questions may be under way.
+PENDING = 128
+_ROOM = 1 << 18
+# Nor has the server room for any number of questions: so many are sent in so many seconds, the others wait.
+BURST = 100
+_PACE = 0.001
+# How many questions may be under way, and how many of them over TCP.
 MOST = 5000
+CONNECTIONS = 100
 # After so many questions in a row without an answer the server is asked something that each of them knows.
-_SUSPECT = 5
+_SUSPECT = 3
 _PROBE = 1.0
-# Octets of a reply over TCP.
+# Octets of a reply over UDP and over TCP.
+_DATAGRAM = 4096
 _LONGEST = 16384
+# Random numbers are fetched so many at a time.
+_NUMBERS = 256
 
 
 class NameServer:
     """
     @param host: its address, C{port} its port.
     @ivar down: True while it does not even answer a probe; it is not asked meanwhile.
+    @ivar isLocal: is it on this host?
+    @ivar underWay: how many questions have no answer yet.
     """
 
     log = Logger()
 
     def __init__(self, reactor, host, port=53):
         self.reactor = reactor
-        self.host, self.port = host, port
+        self.host, self.port = str(ipaddress.ip_address(host)), port
+        self.peer = self.host, port
+        self.isLocal = ipaddress.ip_address(host).is_loopback
         self.down = False
         self.underWay = 0
-        self._sockets = deque()
+        self.sockets = set()
+        self._inUse = deque()
+        self._queue = deque()
+        self._since, self._burst = 0.0, 0
+        self._whole = set()
+        self._numbers = array("H")
         self._unanswered = 0
-        self._probing = None
-        self._stopped = False
+        self._probing = self._sweeping = self._pumping = None
+        self._isProbing = self._stopped = False
 
     def __str__(self):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def ask(self, wire, kind):
+    def ask(self, wire, kind, seconds=TRY):
         """
         Ask once.
 
         @param wire: a name, C{kind} a type, as in L{ppolicy.dnsmessage.question}.
-        @return: a Deferred of the L{Reply}. It fails with L{DNSTimeout} after L{TRY} seconds, or L{DNSError}.
+        @return: a Deferred of the L{Reply}. It fails with L{DNSTimeout} after so many seconds, L{TRY} at most, or
+            with L{DNSError}.
         """
-        done = Deferred(lambda _: None)
-        if self.underWay >= MOST:
-            done.errback(DNSError(f"{self}: {MOST} questions are under way already"))
-            return done
+        done = Deferred()
+        if self._stopped or self.underWay >= MOST:
+            reason = "is not asked any more" if self._stopped else f"{MOST} questions are under way already"
+            done.errback(DNSError(f"{self}: {reason}", later=True))
+        else:
+            self._begin(wire, kind, done, min(seconds, TRY))
+        return done
+
+    def _begin(self, wire, kind, done, seconds):
+        self.underWay += 1
+        if self._sweeping is None:
+            self._sweeping = self.reactor.callLater(_SWEEP, self._sweep)
+        now = self.reactor.seconds()
+        question = wire, kind, done, now + seconds
+        if now - self._since >= _PACE:
+            self._since, self._burst = now, 0
+        if self._burst < BURST and not self._queue:
+            self._burst += 1
+            self._send(question)
+        else:
+            self._queue.append(question)
+            if self._pumping is None:
+                self._pumping = self.reactor.callLater(_PACE, self._pump)
+
+    def _pump(self):
+        """
+        Send what had to wait.
+        """
+        self._pumping = None
+        self._since, self._burst = self.reactor.seconds(), BURST
+        for _ in range(min(BURST, len(self._queue))):
+            self._send(self._queue.popleft())
+        if self._queue and self._pumping is None:
+            self._pumping = self.reactor.callLater(_PACE, self._pump)
+
+    def _send(self, question):
         try:
             socket = self._socket()
         except (CannotListenError, OSError) as error:
-            done.errback(DNSError(f"{self}: no socket: {error}"))
-            return done
-        self.underWay += 1
-        socket.ask(wire, kind, done)
-        return done.addBoth(self._answered, wire, kind)
+            self.underWay -= 1
+            question[2].errback(DNSError(f"{self}: no socket: {error}", later=True))
+        else:
+            socket.ask(question)
 
-    def _answered(self, result, wire, kind):
-        self.underWay -= 1
-        if isinstance(result, Failure):
-            if result.check(DNSTimeout):
-                self._unanswered += 1
-                if self._unanswered >= _SUSPECT and self._probing is None and not self._stopped:
-                    self._probe()
-            return result
+    def answered(self, question, reply):
+        """
+        What a socket calls with a reply.
+        """
         self._unanswered = 0
-        if result.truncated:
-            return self._askWhole(wire, kind)
-        return result
+        if reply.truncated:
+            self._askWhole(question)
+        else:
+            self.underWay -= 1
+            question[2].callback(reply)
+
+    def failed(self, question, error):
+        """
+        What a socket calls with a L{DNSError}.
+        """
+        self.underWay -= 1
+        self._unanswered += 1
+        if self._unanswered >= _SUSPECT and not (self._isProbing or self._probing or self._stopped):
+            self._probe()
+        question[2].errback(Failure(error))
+
+    def number(self):
+        """
+        A random number of 16 bits.
+        """
+        if not self._numbers:
+            self._numbers.frombytes(os.urandom(2 * _NUMBERS))
+        return self._numbers.pop()
 
     def stop(self):
         """
         Ask no more; what is under way fails.
         """
         self._stopped = True
-        if self._probing is not None and self._probing.active():
-            self._probing.cancel()
-        for socket in list(self._sockets):
-            socket.close(DNSError(f"{self}: is not asked any more"))
-        self._sockets.clear()
+        for timer in (self._probing, self._sweeping, self._pumping):
+            if timer is not None:
+                timer.cancel()
+        self._probing = self._sweeping = self._pumping = None
+        error = DNSError(f"{self}: is not asked any more", later=True)
+        self._failQueued(float("inf"), error)
+        for one in [*self.sockets, *self._whole]:
+            one.stop(error)
+        self._inUse.clear()
 
     def _socket(self):
-        sockets = self._sockets
-        if len(sockets) >= SOCKETS:
-            sockets.rotate()
-            socket = sockets[0]
-            if socket.left and not socket.closed:
-                return socket
-            sockets.popleft()
-            socket.retire()
+        """
+        @return: a L{_Socket} that may be used for one more question.
+        """
+        inUse = self._inUse
+        if len(inUse) >= SOCKETS:
+            for _ in range(len(inUse)):
+                inUse.rotate()
+                socket = inUse[0]
+                if not socket.left:
+                    socket.retire()
+                    inUse.popleft()
+                    if len(inUse) < SOCKETS:
+                        break
+                elif len(socket.pending) < PENDING:
+                    return socket
         socket = _Socket(self)
-        sockets.appendleft(socket)
+        self.sockets.add(socket)
+        inUse.appendleft(socket)
         return socket
 
-    # Over TCP
+    def _sweep(self):
+        """
+        End the questions whose time is up.
+        """
+        self._sweeping = None
+        now = self.reactor.seconds()
+        for socket in list(self.sockets):
+            socket.sweep(now)
+        self._failQueued(now, DNSTimeout(f"{self}: no answer in time"))
+        if self.underWay and self._sweeping is None and not self._stopped:
+            self._sweeping = self.reactor.callLater(_SWEEP, self._sweep)
 
-    def _askWhole(self, wire, kind):
-        done = Deferred(lambda _: None)
-        factory = _WholeFactory(self, wire, kind, done)
-        connector = self.reactor.connectTCP(self.host, self.port, factory, timeout=TRY)
-        timer = self.reactor.callLater(TRY, factory.fail, DNSTimeout(f"{self}: no answer over TCP"))
+    def _failQueued(self, now, error):
+        """
+        Fail what has waited for too long to be sent.
+        """
+        late = [question for question in self._queue if question[3] <= now]
+        if late:
+            self._queue = deque(question for question in self._queue if question[3] > now)
+            for question in late:
+                self.failed(question, error)
+
+    def _askWhole(self, question):
+        wire, kind, done, _ = question
+        if len(self._whole) >= CONNECTIONS:
+            self.underWay -= 1
+            done.errback(DNSError(f"{self}: {CONNECTIONS} questions over TCP are under way already", later=True))
+            return
+        whole = _Whole(self, wire, kind)
+        self._whole.add(whole)
 
         def over(result):
-            if timer.active():
-                timer.cancel()
-            connector.disconnect()
-            return result
+            self._whole.discard(whole)
+            self.underWay -= 1
+            done.callback(result)
 
-        return done.addBoth(over)
+        whole.begin().addBoth(over)
 
     # Is it there?
 
@@ -130,31 +235,23 @@ class NameServer:
         What the root's servers are, each resolver knows; an unknown name may take one longer than we wait.
         """
         self._probing = None
-        if self._stopped:
-            return
-        done = Deferred(lambda _: None)
-        try:
-            self._socket().ask(onWire("."), TYPES["NS"], done)
-        except (CannotListenError, OSError):
-            self._probed(False)
-            return
-        self._probing = self.reactor.callLater(TRY + _PROBE, self._probe)
+        self._isProbing = True
+        done = Deferred()
         done.addCallbacks(lambda _: self._probed(True), lambda _: self._probed(False))
+        self._begin(onWire("."), TYPES["NS"], done, TRY)
 
     def _probed(self, isThere):
-        if isThere:
-            if self._probing is not None and self._probing.active():
-                self._probing.cancel()
-            self._probing = None
-            self._unanswered = 0
+        self._isProbing = False
+        if self._stopped:
+            return
+        if not isThere:
+            self._probing = self.reactor.callLater(_PROBE, self._probe)
         if self.down == isThere:
             self.down = not isThere
             if self.down:
                 self.log.error("name server {server} does not answer", server=str(self))
             else:
                 self.log.info("name server {server} answers again", server=str(self))
-        if not isThere and self._probing is None and not self._stopped:
-            self._probing = self.reactor.callLater(_PROBE, self._probe)
 
 
 class _Socket(DatagramProtocol):
@@ -162,87 +259,103 @@ class _Socket(DatagramProtocol):
     A connected UDP socket: what comes from elsewhere the kernel drops.
 
     @ivar left: how many questions it may still be used for.
+    @ivar pending: {number: question} of those without an answer.
     """
 
     noisy = False
 
     def __init__(self, server):
         self._server = server
-        self._reactor = server.reactor
-        self._pending = {}
+        self.pending = {}
         self.left = QUESTIONS
-        self.closed = self._retired = False
+        self._retired = False
         interface = "::" if ":" in server.host else "0.0.0.0"  # noqa: S104 - it is connected at once
-        self._port = self._reactor.listenUDP(0, self, interface=interface, maxPacketSize=4096)
-        self.transport.connect(server.host, server.port)
+        self._port = server.reactor.listenUDP(0, self, interface, _DATAGRAM)
+        self._port.socket.setsockopt(SOL_SOCKET, SO_RCVBUF, _ROOM)
+        self.transport.connect(*server.peer)
 
-    def ask(self, wire, kind, done):
+    def ask(self, asked):
+        """
+        @param asked: (name, type, Deferred, when its time is up).
+        """
         self.left -= 1
-        pending = self._pending
-        number = int.from_bytes(os.urandom(2), "big")
+        pending = self.pending
+        number = self._server.number()
         while number in pending:
-            number = int.from_bytes(os.urandom(2), "big")
-        timer = self._reactor.callLater(TRY, self._late, number)
-        pending[number] = wire, kind, done, timer
+            number = self._server.number()
+        pending[number] = asked
         try:
-            self.transport.write(question(number, wire, kind))
+            self.transport.write(question(number, asked[0], asked[1]))
         except OSError as error:
-            self._finish(number, Failure(DNSError(f"{self._server}: {error.strerror}")))
+            self._fail([number], DNSError(f"{self._server}: {error.strerror}"))
 
-    def datagramReceived(self, octets, _):
-        number = octets[0] << 8 | octets[1] if len(octets) > 1 else None
-        found = self._pending.get(number)
-        if found is None:
+    def datagramReceived(self, octets, peer):
+        """
+        Whatever is wrong with it, the true answer may still come: who sends rubbish must not end the question
+        (CVE-2023-29483).
+        """
+        number = int.from_bytes(octets[:2], "big")
+        found = self.pending.get(number)
+        # The kernel compares the peer, too, but not of what came between bind() and connect().
+        if found is None or peer != self._server.peer:
             return
-        wire, kind, _, _ = found
         try:
-            reply = Reply(octets, wire, kind)
+            reply = Reply(octets, found[0], found[1])
         except ValueError:
-            return  # the true answer may still come: who sends rubbish must not end the question (CVE-2023-29483)
-        self._finish(number, reply)
+            return
+        del self.pending[number]
+        if self._retired and not self.pending:
+            self._close()
+        self._server.answered(found, reply)
 
     def connectionRefused(self):
         """
         Nothing listens there.
         """
-        self._fail(DNSError(f"{self._server}: connection refused"))
+        self._fail(list(self.pending), DNSError(f"{self._server}: connection refused"))
 
-    def _late(self, number):
-        self._finish(number, Failure(DNSTimeout(f"{self._server}: no answer within {TRY:g} s")))
+    def stopProtocol(self):
+        """
+        The reactor has closed it: that, too, happens when nothing listens there.
+        """
+        self.left = 0
+        self._server.sockets.discard(self)
+        self.connectionRefused()
 
-    def _finish(self, number, result):
-        _, _, done, timer = self._pending.pop(number)
-        if timer.active():
-            timer.cancel()
-        if self._retired and not self._pending:
+    def sweep(self, now):
+        """
+        Fail what should have been answered by now.
+        """
+        late = [number for number, (_, _, _, deadline) in self.pending.items() if deadline <= now]
+        if late:
+            self._fail(late, DNSTimeout(f"{self._server}: no answer in time"))
+
+    def _fail(self, numbers, error):
+        questions = [self.pending.pop(number) for number in numbers]
+        if self._retired and not self.pending:
             self._close()
-        if not done.called:
-            done.callback(result)
-
-    def _fail(self, error):
-        for number in list(self._pending):
-            if number in self._pending:
-                self._finish(number, Failure(error))
+        for one in questions:
+            self._server.failed(one, error)
 
     def retire(self):
         """
         Close when the last question is answered.
         """
         self._retired = True
-        if not self._pending:
+        if not self.pending:
             self._close()
 
-    def close(self, error):
+    def stop(self, error):
         """
         Close now.
         """
         self._retired = True
-        self._fail(error)
+        self._fail(list(self.pending), error)
         self._close()
 
     def _close(self):
-        if not self.closed:
-            self.closed = True
+        if self in self._server.sockets:
+            self._server.sockets.discard(self)
             self._port.stopListening()
 
 
@@ -253,44 +366,76 @@ class _Whole(Int16StringReceiver):
 
     MAX_LENGTH = _LONGEST
 
+    def __init__(self, server, wire, kind):
+        self._server = server
+        self._wire, self._kind = wire, kind
+        self._number = server.number()
+        self._done = Deferred()
+        self._isOver = False
+
+    def begin(self):
+        """
+        @return: a Deferred of the L{Reply}; it fails with L{DNSError}.
+        """
+        server = self._server
+        self._timer = server.reactor.callLater(TRY, self._finish, DNSTimeout(f"{server}: no answer over TCP"))
+        self._connector = server.reactor.connectTCP(*server.peer, _WholeFactory(self), timeout=2 * TRY)
+        return self._done
+
+    def stop(self, error):
+        """
+        Give up.
+        """
+        self._finish(error)
+
     def connectionMade(self):
-        self._number = int.from_bytes(os.urandom(2), "big")
-        self.sendString(question(self._number, self.factory.wire, self.factory.kind))
+        self.sendString(question(self._number, self._wire, self._kind))
 
     def stringReceived(self, octets):
         try:
             if octets[:2] != self._number.to_bytes(2, "big"):
                 raise ValueError("another question was asked")
-            reply = Reply(octets, self.factory.wire, self.factory.kind)
+            reply = Reply(octets, self._wire, self._kind)
             if reply.truncated:
                 raise ValueError("truncated")
         except ValueError as error:
-            self.factory.fail(DNSError(f"{self.factory.server}: over TCP: {error}"))
+            self._finish(DNSError(f"{self._server}: over TCP: {error}"))
         else:
-            self.factory.succeed(reply)
+            self._finish(reply)
 
     def lengthLimitExceeded(self, length):
-        self.factory.fail(DNSError(f"{self.factory.server}: an answer has {length} octets, more than {_LONGEST}"))
+        self._finish(DNSError(f"{self._server}: an answer has {length} octets, more than {_LONGEST}"))
 
     def connectionLost(self, reason):
-        self.factory.fail(DNSError(f"{self.factory.server}: hung up over TCP"))
+        self._finish(DNSError(f"{self._server}: hung up over TCP"))
+
+    def notConnected(self, reason):
+        """
+        What the factory calls.
+        """
+        self._finish(DNSError(f"{self._server}: over TCP: {reason.getErrorMessage()}"))
+
+    def _finish(self, result):
+        if self._isOver:
+            return
+        self._isOver = True
+        if self._timer.active():
+            self._timer.cancel()
+        if self.transport is not None:
+            self.transport.abortConnection()
+        elif self._connector.state == "connecting":
+            self._connector.stopConnecting()
+        self._done.callback(Failure(result) if isinstance(result, DNSError) else result)
 
 
 class _WholeFactory(ClientFactory):
     noisy = False
-    protocol = _Whole
 
-    def __init__(self, server, wire, kind, done):
-        self.server, self.wire, self.kind = server, wire, kind
-        self._done = done
+    def __init__(self, whole):
+        self._whole = whole
+
+    def buildProtocol(self, _):
+        return self._whole
 
     def clientConnectionFailed(self, connector, reason):
-        self.fail(DNSError(f"{self.server}: over TCP: {reason.getErrorMessage()}"))
-
-    def succeed(self, reply):
-        if not self._done.called:
-            self._done.callback(reply)
-
-    def fail(self, error):
-        if not self._done.called:
-            self._done.errback(error)
+        self._whole.notConnected(reason)

@@ -32,7 +32,7 @@ def prepared(configuration, database):
     from twisted.internet import reactor
 
     server = Server(reactor, configuration.options, dryRun=True)
-    server.services = Services(server.bridge, configuration.options, database)
+    server.services = Services(server.bridge, configuration, database)
     generation = Generation(0, configuration, server)
     generation.start()
     return generation
@@ -47,7 +47,7 @@ def start(configuration):
     from twisted.internet import reactor
 
     server = Server(reactor, configuration.options, dryRun=True)
-    server.services = Services(server.bridge, configuration.options)
+    server.services = Services(server.bridge, configuration)
     generation = Generation(0, configuration, server)
     generation.start()
     generation.stop()
@@ -214,7 +214,7 @@ def _run(configuration, write, work):
         stateFolder(configuration).mkdir(mode=0o750, parents=True, exist_ok=True)
         lockFolder(stateFolder(configuration))
     database = openDatabase(reactor, configuration, readOnly=not write)
-    server.services = Services(server.bridge, configuration.options, database)
+    server.services = Services(server.bridge, configuration, database)
     server.services.start()
     generation = Generation(0, configuration, server)
     server.generation = generation

@@ -83,6 +83,12 @@ class Options(Parameters):
         6, "seconds that a look-up in the DNS may take, all servers together", minimum=0.1, maximum=60
     )
     dnsCacheSize: int = parameter(50000, "how many answers of the DNS are kept, at most 32 MB", minimum=0)
+    dnsLists: dict[Any, Any] = parameter(
+        {},
+        "the site's own DNS lists, and keys for subscribed ones: {'NAME': {'zone': 'bl.example.org', 'codes': "
+        "{'127.0.0.2': 2.5}}}, {'ZEN': {'keyFile': '/etc/ppolicy/spamhaus.key'}}",
+        secret=True,
+    )
     cacheEngine: Literal["local", "memcache"] = parameter("local", "where results of checks are cached")
     cacheSize: int = parameter(50000, "how many results of checks are cached, up to 1 KB each", minimum=0)
     cacheServers: list[str] = parameter(["127.0.0.1:11211"], "servers of the cache engine memcache")

@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from ppolicy.bridge import Bridge
 from ppolicy.check import Check
 from ppolicy.errors import ConfigError
+from ppolicy.listhealth import Blocklists
 from ppolicy.mariadb import MariaDB
 from ppolicy.options import Options
 from ppolicy.registry import Registry, bundledTypes
@@ -133,6 +134,7 @@ def tables(kind, target):
             check = cls(name)
             check.assume(accepted)
             check.state, check.tables, check.dns, check.forgetResults = state, lists, None, None
+            check.blocklists, check.smtp = Blocklists(bridge, None), None
             if not any(one.required for one in cls.declared().values()):
                 _start(check)
     wanted = sorted(database.wanted(), key=lambda table: table.name)

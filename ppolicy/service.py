@@ -196,7 +196,7 @@ class PPolicyService(Service):
             self.log.warn(
                 "request lines go to stdout, which is /dev/null here; set logTarget to a file or 'syslog'"
             )
-        server.services = Services(server.bridge, options, openDatabase(self._reactor, configuration))
+        server.services = Services(server.bridge, configuration, openDatabase(self._reactor, configuration))
         server.services.start()
         self._reloadPool = ThreadPool(server.bridge, "reload", 1)
         generation = Generation(1, configuration, server)
@@ -392,7 +392,9 @@ class PPolicyService(Service):
         """
         In a thread, because a configuration may take its time.
         """
-        generation = Generation(number, config.load(self._configuration.path), self.server)
+        configuration = config.load(self._configuration.path)
+        self.server.services.prepare(configuration)
+        generation = Generation(number, configuration, self.server)
         generation.start(self.server.generation)
         return generation
 
@@ -454,7 +456,8 @@ class PPolicyService(Service):
                         for table in (*services.tables.tables, *services.state.tables.values())
                     },
                 },
-                "dns": services.dns.status(),
+                "smtp": services.smtp.status(),
+                "dns": services.dns.status() | {"lists": services.blocklists.status()},
             },
         }
 

@@ -1,10 +1,12 @@
 """
-What checks use beyond the request: state, lists, the DNS.
+What checks use beyond the request: state, tables, the DNS and its lists.
 """
 
 from ppolicy.dns import Resolver
+from ppolicy.listhealth import Blocklists
 from ppolicy.nameserver import NameServer
 from ppolicy.resolvconf import nameServers
+from ppolicy.smtp import Prober
 from ppolicy.state import StateStore
 from ppolicy.tables import TableService
 
@@ -13,16 +15,21 @@ class Services:
     """
     The running services, which all generations of a configuration share.
 
+    @param configuration: the L{ppolicy.config.Configuration}.
     @param database: a L{ppolicy.database.Database}, None for a state in memory only.
-    @ivar state: the L{StateStore}, C{tables} the L{TableService}, C{dns} the L{Resolver}.
+    @ivar state: the L{StateStore}, C{tables} the L{TableService}, C{dns} the L{Resolver}, C{blocklists} the
+        L{Blocklists}, C{smtp} the L{Prober} of mail hosts.
     """
 
-    def __init__(self, bridge, options, database=None):
+    def __init__(self, bridge, configuration, database=None):
+        options = configuration.options
         self._bridge = bridge
         self.state = StateStore(bridge, database)
         self.tables = TableService(bridge, database)
         self._nameServers = nameServers(options.dnsServers)
         self.dns = Resolver(bridge, self._connected(), options.dnsCacheSize, options.dnsTimeout)
+        self.blocklists = Blocklists(bridge, self.dns, options.dnsLists, configuration.folder)
+        self.smtp = Prober(bridge)
 
     def _connected(self):
         return [NameServer(self._bridge.reactor, host, port) for host, port in self._nameServers]
@@ -33,11 +40,14 @@ class Services:
         """
         self.state.start()
         self.tables.start()
+        self.blocklists.start()
 
     def stop(self):
         """
         Stop working. The Deferred fires when all is on disk.
         """
+        self.smtp.stop()
+        self.blocklists.stop()
         self.dns.stop()
         self.tables.stop()
         return self.state.stop()
@@ -46,7 +56,14 @@ class Services:
         """
         Give a check what it may use.
         """
-        check.state, check.tables, check.dns = self.state, self.tables, self.dns
+        check.state, check.tables = self.state, self.tables
+        check.dns, check.blocklists, check.smtp = self.dns, self.blocklists, self.smtp
+
+    def prepare(self, configuration):
+        """
+        Have what the checks of another configuration will ask for when they start.
+        """
+        self.blocklists.configure(configuration.options.dnsLists, configuration.folder)
 
     def follow(self, options):
         """

@@ -10,7 +10,9 @@ from twisted.internet.task import Clock
 from ppolicy.bridge import Bridge
 from ppolicy.dns import Answer, Lookups
 from ppolicy.errors import ConfigError
+from ppolicy.listhealth import Blocklists
 from ppolicy.registry import Registry
+from ppolicy.smtp import Prober
 from ppolicy.state import StateStore
 from ppolicy.tables import TableService
 
@@ -34,6 +36,8 @@ def make(kind, state=None, dns=None, **parameters):
     check.state = state or memoryState()
     check.tables = TableService(check.state.bridge, check.state.database)
     check.dns = dns or FakeResolver({})
+    check.blocklists = Blocklists(check.state.bridge, check.dns)
+    check.smtp = Prober(check.state.bridge)
     check.forgetResults = lambda: None
     return check
 

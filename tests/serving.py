@@ -27,9 +27,9 @@ class Serving:
         configuration = config.load(self.path)
         self.server = Server(self.clock, configuration.options)
         self.server.bridge.watch.ticking = True
-        self.server.services = Services(self.server.bridge, configuration.options)
+        self.server.services = Services(self.server.bridge, configuration)
         self.server.services.state.clock = self.clock.seconds
-        self.server.services.dns = FakeResolver(records or {})
+        self.server.services.dns = self.server.services.blocklists.dns = FakeResolver(records or {})
         self.generation = Generation(1, configuration, self.server)
         self.generation.start()
         self.server.generation = self.generation

@@ -7,8 +7,9 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from ppolicy.errors import BackendError, ConfigError
-from ppolicy.testing import make, memoryState
+from ppolicy import senderpool
+from ppolicy.errors import BackendError, ConfigError, DNSTimeout
+from ppolicy.testing import FakeResolver, make, memoryState, waiting
 from tests.listing import Listing
 
 MAIL = {"sender": "alice@example.net", "recipient": "bob@example.org", "client_address": "192.0.2.1"}
@@ -520,6 +521,135 @@ class FeatureTests(SynchronousTestCase):
         """
         self.make()
         self.assertEqual("greylisting passed", self.passing()[1][0])
+
+
+POOL = {"TXT": [(b"v=spf1 ip4:192.0.2.0/24 ip4:198.51.100.0/24 -all",)]}
+HOSTS = {
+    "example.net": {"MX": [(10, "mx.example.net")], "A": ["203.0.113.9"]},
+    "mx.example.net": {"A": ["192.0.2.1"]},
+}
+
+
+class PoolTests(SynchronousTestCase):
+    """
+    Hosts of one site.
+    """
+
+    def make(self, records, **parameters):
+        self.clock = Clock()
+        self.clock.advance(1e9)
+        self.resolver = FakeResolver(records)
+        self.greylist = make(
+            "Greylist", memoryState(self.clock), self.resolver, delay=600, **{"senderPool": True, **parameters}
+        )
+        self.greylist.start()
+
+    def check(self, **changes):
+        data = {"helo_name": "mx.example.net", **MAIL, **changes}
+        self.greylist.hashArg(data)
+        return self.successResultOf(waiting(self.greylist.state.bridge, self.greylist.check, data))[0]
+
+    def test_pool(self):
+        """
+        A retry passes from whatever network SPF passes for, and from no other one.
+        """
+        self.make({"example.net": POOL})
+        self.assertEqual(-1, self.check())
+        self.clock.advance(600)
+        self.assertEqual(-1, self.check(client_address="203.0.113.1"))
+        self.assertEqual(1, self.check(client_address="198.51.100.7"))
+
+    def test_mailHosts(self):
+        """
+        The mail hosts of the domain, and the host that has its name, are one client as well.
+        """
+        self.make(HOSTS)
+        self.assertEqual(-1, self.check())
+        self.clock.advance(600)
+        self.assertEqual(-1, self.check(client_address="203.0.114.1"))
+        self.assertEqual(1, self.check(client_address="203.0.113.9"))
+
+    def test_ipv6(self):
+        """
+        The same holds over IPv6, however the address is written.
+        """
+        self.make({"example.net": {"AAAA": ["2001:db8::1", "2001:db8:1::1"]}})
+        self.assertEqual(-1, self.check(client_address="2001:db8::1"))
+        self.clock.advance(600)
+        self.assertEqual(1, self.check(client_address="2001:DB8:1:0::1"))
+
+    def test_trouble(self):
+        """
+        With trouble in the DNS the client counts by its network, and the DNS is asked again soon.
+        """
+        trouble = DNSTimeout("no answer")
+        for records in ({"example.net": trouble}, {"example.net": {"TXT": trouble, "MX": trouble, "A": trouble}}):
+            self.make(records)
+            self.assertEqual(-1, self.check())
+            self.clock.advance(600)
+            self.assertEqual(1, self.check())
+            self.assertEqual(-1, self.check(client_address="198.51.100.7"))
+            self.resolver.records = {"example.net": POOL}
+            self.clock.advance(30)
+            self.assertEqual(-1, self.check(recipient="carol@example.org"))
+            self.clock.advance(600)
+            self.assertEqual(1, self.check(client_address="198.51.100.7", recipient="carol@example.org"))
+
+    def test_mailHostsInTrouble(self):
+        """
+        What is known decides, though SPF or another mail host is in trouble.
+        """
+        trouble = DNSTimeout("no answer")
+        mx = {"MX": [(1, "mx1.example.net"), (2, "mx.example.net")]}
+        self.make(
+            {**HOSTS, "example.net": {"TXT": trouble, **mx, "A": ["203.0.113.9"]}, "mx1.example.net": trouble}
+        )
+        self.assertEqual(-1, self.check())
+        self.clock.advance(600)
+        self.assertEqual(1, self.check(client_address="203.0.113.9"))
+
+    def test_remembered(self):
+        """
+        A domain and a network are asked about once in ten minutes.
+        """
+        self.make({"example.net": POOL})
+        self.check()
+        asked = len(self.resolver.asked)
+        self.check(recipient="carol@example.org", client_address="192.0.2.77")
+        self.assertEqual(asked, len(self.resolver.asked))
+        self.check(client_address="198.51.100.7")
+        self.assertGreater(len(self.resolver.asked), asked)
+        asked = len(self.resolver.asked)
+        self.clock.advance(600)
+        self.check()
+        self.assertGreater(len(self.resolver.asked), asked)
+
+    def test_bounded(self):
+        """
+        So many decisions are remembered, the oldest is forgotten first.
+        """
+        self.patch(senderpool, "_DECISIONS", 2)
+        self.make({})
+        for number in range(4):
+            self.check(sender=f"alice@{number}.example.net")
+        self.assertEqual(["2.example.net", "3.example.net"], [key[0] for key in self.greylist._pools._decided])
+
+    def test_nothingAsked(self):
+        """
+        Nothing is asked without senderPool, for the empty sender, and for what is no domain or no address.
+        """
+        self.make({}, senderPool=False)
+        self.check()
+        self.assertEqual([], self.resolver.asked)
+        self.make({})
+        for changes in (
+            {"sender": ""},
+            {"sender": "a@localhost"},
+            {"client_address": "unknown"},
+            {"sender": "a@\udcff"},
+        ):
+            self.assertEqual(-1, self.check(**changes))
+        self.assertEqual([], self.resolver.asked)
 
 
 class CommandTests(Listing):

@@ -1,0 +1,240 @@
+"""
+The lines about the DNS and what is asked in it: SPF, lists, cold clients.
+"""
+
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import dns.exception
+import dns.message
+import dns.query
+
+from bench.load import BenchError
+from bench.servers import ROOT, Floor, PPolicy, Server
+from bench.table import Gate, Row, ratios
+
+POLICYD_SPF = Path("/usr/bin/policyd-spf")
+
+SPF = """
+    modules = {"spf": ("SPF", {"checkHelo": True})}
+
+    def check(factory, data, port):
+        code, spf = factory.check("spf", data)
+        action, text = spf.answer(data)
+        return "prepend", text or spf.header(data)
+    """
+
+COLD = """
+    dnsLists = {f"LIST{number}": {"zone": f"list{number}.listed.example", "codes": {"127.0.0.2": 1}}
+                for number in range(10)}
+    modules = {
+        "lists": ("DnsblScore", {"dnsbl": list(dnsLists), "params": ["client_address"]}),
+        "name": ("Resolve", {"param": "client_address", "type": "ip->name->ip"}),
+        "spf": ("SPF", {}),
+        "mx": ("Resolve", {"param": "sender", "type": "name->mx"}),
+    }
+
+    def check(factory, data, port):
+        (score, _), (name, _), (code, spf), (mx, _) = factory.checkAll(data, "lists", "name", "spf", "mx")
+        return "dunno", ""
+    """
+
+CACHED = """
+    dnsLists = {f"LIST{number}": {"zone": f"list{number}.listed.example", "codes": {"127.0.0.2": 1}}
+                for number in range(10)}
+    modules = {
+        "lists": ("DnsblScore", {"dnsbl": list(dnsLists), "params": ["client_address"]}),
+        "spf": ("SPF", {}),
+    }
+
+    def check(factory, data, port):
+        score, lists = factory.check("lists", data)
+        code, spf = factory.check("spf", data)
+        return "dunno", ""
+    """
+
+DELAY = 50
+# SPF is the deepest: the record, its MX, their addresses.
+DEPTH = 3
+CLIENTS = 200
+KNOWN = 2000
+RATE = 1000
+
+
+class Unbound(Server):
+    """
+    A real resolver with data of its own: every domain below net has one SPF record, and one mail host.
+    """
+
+    def __init__(self, folder):
+        super().__init__("unbound", folder)
+        self.configuration = self.folder / "unbound.conf"
+        self.configuration.write_text(
+            f"""server:
+    interface: 127.0.0.1
+    port: {self.port}
+    do-daemonize: no
+    chroot: ""
+    username: ""
+    directory: "{self.kept}"
+    pidfile: ""
+    use-syslog: no
+    module-config: "iterator"
+    local-zone: "net." redirect
+    local-data: 'net. 300 TXT "v=spf1 ip4:192.0.2.0/24 mx include:_spf.example.org ~all"'
+    local-data: "net. 300 MX 10 mail.example.org."
+    local-data: "net. 300 A 192.0.2.80"
+    local-zone: "example.org." static
+    local-data: "mail.example.org. 300 A 192.0.2.25"
+    local-data: '_spf.example.org. 300 TXT "v=spf1 ip4:198.51.100.0/24 ip4:203.0.113.0/24 -all"'
+remote-control:
+    control-enable: no
+"""
+        )
+
+    def command(self):
+        return [shutil.which("unbound") or "/usr/sbin/unbound", "-p", "-c", self.configuration]
+
+    def connect(self):
+        return _answering(self.port)
+
+
+class SlowDNS(Server):
+    """
+    A name server that takes L{DELAY} milliseconds for each answer.
+    """
+
+    def __init__(self, folder):
+        super().__init__("name server", folder)
+
+    def command(self):
+        return [sys.executable, "-m", "bench.slowdns", self.port, DELAY]
+
+    def connect(self):
+        return _answering(self.port)
+
+
+class PolicydSPF(Server):
+    """
+    Debian's policyd-spf in one process, silent; it looks at HELO and MAIL FROM, as its default is.
+    """
+
+    def __init__(self, folder, dnsPort):
+        super().__init__("policyd-spf", folder)
+        self._dnsPort = dnsPort
+        self.configuration = self.folder / "policyd-spf.conf"
+        self.configuration.write_text(
+            "debugLevel = -1\nTestOnly = 1\nHELO_reject = Fail\nMail_From_reject = Fail\n"
+        )
+
+    def command(self):
+        return ["/usr/bin/python3", ROOT / "bench" / "spfpeer.py", self.port, self._dnsPort, self.configuration]
+
+
+def _answering(port):
+    """
+    What C{Server.start} closes again, once a name server answers.
+
+    @raises OSError: when it does not.
+    """
+    question = dns.message.make_query("example.net", "TXT")
+    try:
+        dns.query.udp(question, "127.0.0.1", timeout=0.5, port=port)
+    except dns.exception.DNSException as error:
+        raise OSError(str(error)) from error
+    return ExitStack()
+
+
+def spf(bench):
+    """
+    SPF of HELO and MAIL FROM, nothing cached by us, against policyd-spf: one connection each, as that has one.
+    """
+    if shutil.which("unbound", path="/usr/sbin:/usr/bin") is None:
+        raise BenchError("unbound is missing (Debian: apt-get install unbound)")
+    with ExitStack() as stack:
+        resolver = Unbound(bench.folder)
+        bench.start(stack, resolver)
+        theirs = [PolicydSPF(bench.folder, resolver.port)] if POLICYD_SPF.exists() else []
+        address = [f"127.0.0.1:{resolver.port}"]
+        bare = PPolicy("SPF", bench.folder, SPF, dnsServers=address, dnsCacheSize=0, cacheSize=0)
+        cached = PPolicy("SPF, DNS cached", bench.folder, SPF, dnsServers=address, cacheSize=0)
+        servers = (*theirs, bare, cached)
+        expected = dict.fromkeys(servers, "prepend")
+        bench.start(stack, *servers)
+        *peer, ours, known = bench.measureInTurn(servers, expected, mode="uniq", connections=1)
+        many = bench.measureInTurn((bare, cached), expected, mode="uniq", connections=8)
+        bench.ask(bare, cached)
+    rows = []
+    if peer:
+        rows.append(Row("policyd-spf, HELO and MAIL FROM, 1 connection", peer[0]))
+        gates = [
+            Gate("x policyd-spf", ratios(many[0], peer[0], "rate"), atLeast=2.5),
+            Gate("CPU", ratios(many[0], peer[0], "cpu"), atMost=0.6),
+        ]
+    else:
+        gates = []
+    peer = peer[0] if peer else None
+    return [
+        *rows,
+        Row("SPF, no caches, 1 connection", ours, None, peer),
+        Row("SPF, no caches, 8 connections", many[0], None, peer, gates),
+        Row("SPF, DNS cached, 1 connection", known, None, peer),
+        Row("SPF, DNS cached, 8 connections", many[1], None, peer),
+    ]
+
+
+def cold(bench):
+    """
+    Cold clients, ten lists, reverse name, SPF and MX each, with a resolver that takes its time; and known ones
+    beside them.
+    """
+    with ExitStack() as stack:
+        resolver = SlowDNS(bench.folder)
+        bench.start(stack, resolver)
+        address = [f"127.0.0.1:{resolver.port}"]
+        server = PPolicy("cold clients", bench.folder, COLD, dnsServers=address, dnsCacheSize=0)
+        bench.start(stack, server)
+        known = {"population": KNOWN, "connections": 8, "rate": RATE}
+        bench.fill(server, "dunno", KNOWN, mode="each", population=KNOWN)
+        alone, beside, cold_ = [], [], []
+        for _ in range(bench.rounds):
+            alone.append(bench.measure(server, "dunno", **known))
+            with ThreadPoolExecutor(1) as pool:
+                under = pool.submit(bench.measure, server, "dunno", mode="uniq", connections=CLIENTS)
+                beside.append(bench.measure(server, "dunno", settle=False, seconds=0.8 * bench.seconds, **known))
+                cold_.append(under.result())
+        bench.ask(server)
+    times = [sample.p50 / 1000 / (DEPTH * DELAY) for sample in cold_]
+    return [
+        Row(
+            f"cold clients, resolver of {DELAY} ms, {CLIENTS} connections",
+            cold_,
+            gates=[Gate(f"p50 / ({DEPTH} x {DELAY} ms)", times, atMost=2.5)],
+        ),
+        Row(f"known clients alone, {RATE} requests/s", alone),
+        Row("known clients beside them", beside, gates=[Gate("p99", ratios(beside, alone, "p99"), atMost=2)]),
+    ]
+
+
+def cachedReputation(bench):
+    """
+    SPF and ten lists from the cache of results.
+    """
+    with ExitStack() as stack:
+        floor = Floor(bench.folder)
+        resolver = SlowDNS(bench.folder)
+        server = PPolicy("SPF and DnsblScore", bench.folder, CACHED, dnsServers=[f"127.0.0.1:{resolver.port}"])
+        bench.start(stack, floor, resolver, server)
+        bench.fill(server, "dunno", KNOWN, mode="each", population=KNOWN)
+        servers = (floor, server)
+        base, ours = bench.measureInTurn(servers, dict.fromkeys(servers, "dunno"), population=KNOWN)
+        bench.ask(server)
+    return [
+        Row("floor, zipf, 8 connections", base),
+        Row(
+            "SPF and DnsblScore, cached", ours, base, gates=[Gate("rate", ratios(ours, base, "rate"), atLeast=0.3)]
+        ),
+    ]

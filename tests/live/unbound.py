@@ -1,0 +1,198 @@
+"""
+A real unbound for the tests: a resolver on loopback that knows what it is told, and asks nobody.
+"""
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import dns.exception
+import dns.message
+import dns.query
+
+from .ports import freePort
+
+PROGRAM = "/usr/sbin/unbound"
+HOSTS = ("127.0.0.1", "::1")
+
+# Of the root zone: a probe asks for its servers, and the SOA says how long it holds that there is nothing.
+ROOT = (". 300 IN NS localhost.", ". 300 IN SOA localhost. root.localhost. 1 3600 600 86400 30")
+
+CONFIGURATION = """\
+server:
+    interface: 127.0.0.1
+    interface: ::1
+    port: {port}
+    directory: "{folder}"
+    chroot: ""
+    username: ""
+    pidfile: ""
+    use-syslog: no
+    logfile: ""
+    do-daemonize: no
+    num-threads: 1
+    module-config: "{modules}"
+    local-zone: "." static
+{data}
+remote-control:
+    control-enable: no
+{more}
+"""
+
+
+class Unbound:
+    """
+    An unbound on a free port of loopback, IPv4 and IPv6; the port stays the same over restarts.
+
+    @param records: lines as in zone files, such as C{"example.org. 300 IN A 192.0.2.1"}.
+    @param signed: None, or a L{SignedZone} that it validates.
+    """
+
+    def __init__(self, records, signed=None):
+        self.port = freePort()
+        self._folder = Path(tempfile.mkdtemp(prefix="ppolicy-unbound-"))
+        self._log = self._folder / "log"
+        self._process = None
+        data = [f"    local-data: '{one}'" for one in (*ROOT, *records)]
+        more = []
+        if signed is not None:
+            data += [f'    local-zone: "{signed.name}" transparent', f'    trust-anchor-file: "{signed.key}"']
+            more = ["auth-zone:", f'    name: "{signed.name}"', f'    zonefile: "{signed.zone}"']
+            more += ["    for-downstream: no", "    for-upstream: yes", "    fallback-enabled: no"]
+        (self._folder / "conf").write_text(
+            CONFIGURATION.format(
+                port=self.port,
+                folder=self._folder,
+                data="\n".join(data),
+                more="\n".join(more),
+                modules="iterator" if signed is None else "validator iterator",
+            )
+        )
+
+    def start(self):
+        """
+        Start, and wait until it answers.
+        """
+        assert self._process is None
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [PROGRAM, "-d", "-c", str(self._folder / "conf")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + 20
+        while not all(map(self._answers, HOSTS)):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"unbound does not answer:\n{self.log()}")
+            time.sleep(0.02)
+        return self
+
+    def _answers(self, host):
+        try:
+            dns.query.udp(dns.message.make_query(".", "NS"), host, 0.5, self.port)
+        except (dns.exception.DNSException, OSError):
+            return False
+        return True
+
+    def stop(self):
+        """
+        Stop as an administrator does, and by force if that takes too long.
+        """
+        if self._process is None:
+            return
+        self.thaw()
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            pass
+        self.kill()
+
+    def kill(self):
+        """
+        Stop without any warning.
+        """
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self):
+        """
+        Let it hang: the system takes questions for it, but nothing is answered.
+        """
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        """
+        Let it go on after `freeze()`.
+        """
+        self._process.send_signal(signal.SIGCONT)
+
+    def cpu(self):
+        """
+        Seconds of CPU time that it has used since it was started.
+        """
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / 100
+
+    def close(self):
+        """
+        Leave nothing behind: no process, no files.
+        """
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def log(self):
+        """
+        What it has printed, over all starts.
+        """
+        return self._log.read_text(encoding="utf-8", errors="backslashreplace")
+
+
+class SignedZone:
+    """
+    A zone with DNSSEC.
+
+    @param folder: where its files shall be.
+    @param lines: of the zone file, SOA included.
+    @ivar key: the file with its key, C{zone} that with what is signed.
+    """
+
+    def __init__(self, folder, name, lines):
+        self.name = name
+        plain = Path(folder) / "zone"
+        plain.write_text("".join(f"{line}\n" for line in lines))
+        base = _run(folder, "ldns-keygen", "-a", "ECDSAP256SHA256", "-k", name).strip()
+        _run(folder, "ldns-signzone", str(plain), base)
+        self.zone, self.key = plain.with_name("zone.signed"), Path(folder) / f"{base}.key"
+
+    def spoil(self, old, new):
+        """
+        Change what is signed, so that it is not what was signed any more.
+        """
+        text = self.zone.read_text()
+        assert old in text
+        self.zone.write_text(text.replace(old, new))
+
+
+def _run(folder, *command):
+    done = subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command[0]}:\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def missing():
+    """
+    What is not installed that this needs, None when all is.
+    """
+    if not Path(PROGRAM).exists():
+        return f"{PROGRAM} is missing (Debian package unbound)"
+    return None if shutil.which("ldns-signzone") else "ldns-signzone is missing (Debian package ldnsutils)"
