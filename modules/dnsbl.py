@@ -60,7 +60,7 @@ class Dnsbl(BlocklistCheck):
 
     def hashArg(self, data):
         value = data.get(self._params[0], "")
-        return value.lower().rpartition("@")[2] if isinstance(value, str) else 0
+        return f"{self.mark}\n{value.lower().rpartition('@')[2]}" if isinstance(value, str) else 0
 
     def check(self, data):
         if self.dead:

@@ -54,8 +54,8 @@ class DnsblDynamic(BlocklistCheck):
             raise ParamError(f"dnsbl: {wrong[0]} is no list of addresses that are dynamic")
 
     def hashArg(self, data):
-        values = data.get(CLIENT, ""), self._name(data)
-        return "\n".join(values).lower() if isinstance(values[0], str) else 0
+        client = data.get(CLIENT, "")
+        return f"{self.mark}\n{client}\n{self._name(data)}".lower() if isinstance(client, str) else 0
 
     def _name(self, data):
         """

@@ -71,7 +71,7 @@ class DnsblScore(BlocklistCheck):
         values = [data.get(name, "") for name in self.params]
         if not all(isinstance(value, str) for value in values):
             return 0
-        return "\n".join([value.lower().rpartition("@")[2] for value in values])
+        return "\n".join([self.mark, *[value.lower().rpartition("@")[2] for value in values]])
 
     def check(self, data):
         found, reason = self.asked(data, self.params)

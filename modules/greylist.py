@@ -37,9 +37,9 @@ class Greylist(Check):
     bits of it (32 and 128: each address for itself). Senders that carry a number of the mail (VERP, BATV, SRS)
     count without it, and without an extension as in user+extension, unless `normalizeSender` is False.
 
-    With `senderPool` the sender's domain counts as the client where SPF passes, or the client is a mail host of the
-    domain or has its name in the DNS: so all the hosts of a large site are one. Trouble in the DNS means that the
-    client counts by its network.
+    With `senderPool` the sender's domain counts as the client where SPF passes for it, or where the client is one
+    of its mail hosts or has its name: so all the hosts of a large site are one. With trouble in the DNS the client
+    counts by its network.
 
     With `whitelistAfter` a client's network whose mail has passed so often is greylisted no more, and neither
     is a sender's domain from such a network, as long as it goes on writing.

@@ -2,6 +2,8 @@
 What the check modules for lists of the DNS have in common: which lists, what they are asked, and how it is told.
 """
 
+import hashlib
+
 from ppolicy.address import address, isPrivate, registeredDomain
 from ppolicy.blocklists import DeadList
 from ppolicy.check import Check, parameter
@@ -18,6 +20,7 @@ class BlocklistCheck(Check):
     A check that asks lists.
 
     @ivar lists: the L{ppolicy.blocklists.BlockList}s.
+    @ivar mark: stands for all that ppolicy.conf and the catalogue say of the lists, for C{hashArg()}.
     @ivar dead: the L{ppolicy.blocklists.DeadList}s among those that were named.
     """
 
@@ -43,7 +46,9 @@ class BlocklistCheck(Check):
             raise ConfigError(*mistakes)
         self.dead = [one for one in found if isinstance(one, DeadList)]
         self.lists = list(dict.fromkeys(one for one in found if one not in self.dead))
-        self.blocklists.use(self, self.lists)
+        # What they mean may be another thing after a reload, so that cached results must not be found any more.
+        self.mark = hashlib.blake2b(repr(self.lists).encode(), digest_size=6).hexdigest()
+        self.blocklists.use(self, self.lists, self.forgetResults)
 
     def stop(self):
         self.blocklists.release(self)
@@ -55,28 +60,20 @@ class BlocklistCheck(Check):
         @return: ([(list, subject)], why there is nothing to ask where that is so)
         """
         questions, reasons = [], {}
+        whose = Client(text(data, CLIENT)) if CLIENT in params else None
+        names = {host: registeredDomain(host) for host in _hosts(data, params)}
         for one in self.lists:
-            subjects, reason = self._subjects(one, data, params)
+            if one.kind == "domain":
+                subjects, reason = _domains(one, names), "there is no domain"
+            elif whose is None:
+                subjects, reason = (), f"{CLIENT} is not asked for"
+            else:
+                reason = whose.notFor(one)
+                subjects = () if reason else (whose.reversed,)
             questions += [(one, subject) for subject in subjects]
             if not subjects:
                 reasons[reason] = None
         return questions, "; ".join(reasons)
-
-    def _subjects(self, one, data, params):
-        if one.kind != "domain":
-            return client(one, text(data, CLIENT)) if CLIENT in params else ([], "no client address is asked for")
-        found = {}
-        for name in DOMAINS:
-            if name not in params:
-                continue
-            host = text(data, name).rpartition("@")[2].strip(".").lower()
-            domain = registeredDomain(host)
-            if domain is not None:
-                if one.names in ("host", "both"):
-                    found[host] = None
-                if one.names in ("domain", "both"):
-                    found[domain] = None
-        return list(found), "" if found else "there is no domain"
 
     def asked(self, data, params, texts=True):
         """
@@ -102,20 +99,56 @@ def text(data, name):
     return value if isinstance(value, str) else ""
 
 
-def client(one, given):
+class Client:
     """
-    What a list is asked about a client.
+    A client as lists are asked about it.
 
-    @return: ([subject], ''), or ([], why it is not asked).
+    @ivar reversed: its address as it stands before a list's zone, empty where nobody is asked.
     """
-    found = address(given)
-    if found is None:
-        return [], "there is no client address"
-    if isPrivate(given):
-        return [], f"{found} is a private or reserved address"
-    if not (one.ipv4 if found.version == 4 else one.ipv6):
-        return [], f"{one.name} knows no IPv{found.version}"
-    return [found.reverse_pointer.removesuffix(".in-addr.arpa").removesuffix(".ip6.arpa")], ""
+
+    def __init__(self, given):
+        self.address = address(given)
+        self._reason = self.reversed = ""
+        if self.address is None:
+            self._reason = "there is no client address"
+        elif isPrivate(given):
+            self._reason = f"{self.address} is a private or reserved address"
+        else:
+            name = self.address.reverse_pointer
+            self.reversed = name.removesuffix(".in-addr.arpa").removesuffix(".ip6.arpa")
+
+    def notFor(self, one):
+        """
+        Why a list is not asked about it; empty when it is.
+        """
+        if self._reason:
+            return self._reason
+        version = self.address.version
+        return "" if (one.ipv4 if version == 4 else one.ipv6) else f"{one.name} knows no IPv{version}"
+
+
+def _hosts(data, params):
+    """
+    The names of hosts and domains in some attributes of a request.
+    """
+    hosts = [text(data, name).rpartition("@")[2].strip(".").lower() for name in DOMAINS if name in params]
+    return dict.fromkeys(host for host in hosts if host)
+
+
+def _domains(one, names):
+    """
+    What a list of domains is asked, each once.
+
+    @param names: {host: its registered domain, or None}
+    """
+    found = {}
+    for host, domain in names.items():
+        if domain is not None:
+            if one.names in ("host", "both"):
+                found[host] = None
+            if one.names in ("domain", "both"):
+                found[domain] = None
+    return tuple(found)
 
 
 def state(findings):

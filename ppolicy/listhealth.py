@@ -6,6 +6,7 @@ codes; one whose name servers are gone costs every mail a time-out. Such a list 
 after a while. Nothing that goes wrong is ever a listing: what is not known is said to be unknown.
 """
 
+import functools
 import ipaddress
 
 from twisted.internet.defer import Deferred
@@ -43,6 +44,7 @@ _LISTED6, _NEVER6 = (
     for text in ("::ffff:7f00:2", "::ffff:7f00:1")
 )
 _NEVER_DOMAIN = "invalid"
+_EVERYTHING = "it lists"
 
 
 class Finding:
@@ -123,23 +125,31 @@ class Blocklists:
             self.log.warn("{reason}; the answer is always 0", reason=found.reason)
         return found
 
-    def use(self, user, lists):
+    def use(self, user, lists, forget=lambda: None):
         """
         These lists are in use by somebody, until C{release(user)}: they are tested from time to time.
+
+        @param forget: called when one of them is found to list everything: what it said lately may be wrong.
         """
-        self._users[user] = tuple(lists)
+        self._users[user] = tuple(lists), forget
 
     def release(self, user):
         self._users.pop(user, None)
 
     def _inUse(self):
-        return {one: None for lists in list(self._users.values()) for one in lists}
+        return {one: None for lists, _ in list(self._users.values()) for one in lists}
+
+    def _forget(self, key):
+        for lists, forget in list(self._users.values()):
+            if any(_tested(one) == key for one in lists):
+                forget()
 
     def _healthOf(self, one):
         key = _tested(one)
         health = self._health.get(key)
         if health is None:
-            health = self._health[key] = ListHealth(self.bridge, self.dns, one)
+            forget = functools.partial(self._forget, key)
+            health = self._health[key] = ListHealth(self.bridge, self.dns, one, forget)
         return health
 
     def _testSome(self):
@@ -263,13 +273,15 @@ class ListHealth:
     """
     Can a list be believed?
 
+    @param forget: called when it is found to list everything.
     @ivar reason: why it is suspended; empty when it is not.
     @ivar trouble: why it could not be tested the last time.
     """
 
     log = Logger()
 
-    def __init__(self, bridge, dns, one):
+    def __init__(self, bridge, dns, one, forget):
+        self._forget = forget
         self._bridge = bridge
         self._dns = dns
         self._list = one
@@ -398,6 +410,8 @@ class ListHealth:
     def _outcome(self, results, never, listed):
         wrong, self.trouble = self._verdict(results, never, listed)
         if wrong:
+            if self._proved is not None and wrong.startswith(_EVERYTHING):
+                self._forget()
             self._proved = None
         elif not self.trouble:
             self._proved = self._bridge.reactor.seconds()
@@ -422,7 +436,7 @@ class ListHealth:
                 return refusal, ""
         for point in never:
             if isinstance(results[point], Answer) and results[point].records:
-                return f"it lists {point}, as if it listed everything", ""
+                return f"{_EVERYTHING} {point}, as if it listed everything", ""
         for point in never:
             if not isinstance(results[point], Answer):
                 return "", self._list.hide(str(results[point])) or "no answer"

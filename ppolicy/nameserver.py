@@ -27,8 +27,9 @@ SOCKETS = 4
 QUESTIONS = 500
 PENDING = 128
 _ROOM = 1 << 18
-# Nor has the server room for any number of questions: so many are sent in so many seconds, the others wait.
-BURST = 100
+# Nor has the server room for any number of questions (a socket of Linux has it for 277): while more than FEW are
+# under way, BURST are sent in so many seconds, the others wait.
+FEW, BURST = 100, 50
 _PACE = 0.001
 # How many questions may be under way, and how many of them over TCP.
 MOST = 5000
@@ -97,7 +98,7 @@ class NameServer:
         question = wire, kind, done, now + seconds
         if now - self._since >= _PACE:
             self._since, self._burst = now, 0
-        if self._burst < BURST and not self._queue:
+        if not self._queue and (self._burst < BURST or self.underWay <= FEW):
             self._burst += 1
             self._send(question)
         else:
@@ -271,8 +272,12 @@ class _Socket(DatagramProtocol):
         self._retired = False
         interface = "::" if ":" in server.host else "0.0.0.0"  # noqa: S104 - it is connected at once
         self._port = server.reactor.listenUDP(0, self, interface, _DATAGRAM)
-        self._port.socket.setsockopt(SOL_SOCKET, SO_RCVBUF, _ROOM)
-        self.transport.connect(*server.peer)
+        try:
+            self._port.socket.setsockopt(SOL_SOCKET, SO_RCVBUF, _ROOM)
+            self.transport.connect(*server.peer)
+        except OSError:  # there is no way to it
+            self._port.stopListening()
+            raise
 
     def ask(self, asked):
         """

@@ -14,9 +14,9 @@ try:
     from twisted.internet.ssl import CertificateOptions
     from zope.interface import implementer
 except ImportError:  # Twisted[tls] is an extra
-    Connection = None
-
-HAS_TLS = Connection is not None
+    HAS_TLS = False
+else:
+    HAS_TLS = True
 
 # Octets of a line (RFC 5321, 4.5.3.1.5 has 512), of a reply, and of all that a host says.
 LINE, REPLY, SESSION = 4096, 16_384, 65_536

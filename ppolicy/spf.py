@@ -71,7 +71,7 @@ def evaluate(dns, address, helo, sender, timeout=TIMEOUT, voidLimit=VOID_LIMIT, 
     @return: an L{Evaluation}. Trouble of the DNS is a temperror, whatever else is wrong on our side, too.
     """
     identity = "mailfrom" if sender else "helo"
-    local, _, domain = (sender or helo).rpartition("@") if sender else ("", "", helo)
+    local, _, domain = sender.rpartition("@") if sender else ("", "", helo)
     name = asciiDomain(domain)
     client = parsed(address.partition("%")[0])  # without the interface of a link-local one
     if client is None or name is None:

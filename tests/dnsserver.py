@@ -65,8 +65,8 @@ class DNSServer:
     does not exist, unless there is one below it or "*" in its place; of one that is there, a kind that is missing
     is nothing. A CNAME is followed as far as the records go.
 
-    @ivar records: {name: {kind: [values as in zone files]}}, such as C{{"example.org": {"MX": ["10 mx.example.org."],
-        "TXT": ['"v=spf1 -all"']}}}. Replace it at any time.
+    @ivar records: {name: {kind: [values as in zone files]}}, such as C{{"example.org": {"MX": ["10 mx.test."],
+        "TXT": ['"v=spf1 -all"']}}}; the root is ".". Replace it at any time.
     @ivar personalities: {name: one of L{PERSONALITIES}}, or C{("slow", seconds)}, for single names.
     @ivar personality: the same for all others; None is a good server.
     @ivar delay: seconds before every answer.
@@ -130,7 +130,11 @@ class DNSServer:
         return self
 
     def __exit__(self, *_):
+        if self._closed.is_set():
+            return
         self._closed.set()
+        with contextlib.suppress(OSError):  # closed already
+            self._other.sendto(b"", (self.host, self.port))  # ends its waiting
         with contextlib.suppress(OSError):  # it does not listen
             self._listener.shutdown(socket.SHUT_RDWR)  # ends accept(), which close() would not
         for connection in list(self._connections):

@@ -384,6 +384,26 @@ class SuspensionTests(HealthCase):
         self.later(35)
         self.assertEqual({"OURS": ""}, self.lists.status())
 
+    def test_forget(self):
+        """
+        Who uses a list that has begun to list everything has to forget what it said; not for anything else.
+        """
+        forgotten = []
+        self.lists.use("check", [self.list], lambda: forgotten.append("check"))
+        self.lists.use("other", [self.lists.find("ZEN")], lambda: forgotten.append("other"))
+        self.state(BAD)
+        self.later(61)
+        self.records[f"{BAD}.{ZONE}"] = {"A": ["127.255.255.254"]}
+        self.state(BAD)
+        for _ in range(3):
+            self.later(61)
+        self.records[f"{BAD}.{ZONE}"] = self.records[NEVER] = LISTING
+        self.assertEqual([], forgotten)
+        self.state(BAD)
+        self.assertEqual(["check"], forgotten)
+        self.later(300)
+        self.assertEqual(["check"], forgotten)
+
     def test_noNameServer(self):
         """
         That there is no name server to ask is no fault of the list.

@@ -160,6 +160,7 @@ class UDPTests(Asking):
         """
         Nothing but wrong replies is no answer in time.
         """
+        self.patch(nameserver, "TRY", 0.1)
         for personality in ("wrong id", "wrong question", "no reply", "rubbish", "short", "other port"):
             self.server._unanswered = 0
             self.answering.personality = personality
@@ -249,6 +250,65 @@ class UDPTests(Asking):
 
         self.patch(reactor, "listenUDP", refuse)
         yield self.assertFails("Too many open files")
+
+    @inlineCallbacks
+    def test_noWay(self):
+        """
+        Where no way leads, the question fails and leaves no socket behind.
+        """
+        self.server = NameServer(reactor, "255.255.255.255", 53)
+        self.addCleanup(self.server.stop)
+        yield self.assertFails("Permission denied")
+        self.assertEqual(set(), self.server.sockets)
+
+    @inlineCallbacks
+    def test_burst(self):
+        """
+        Of many questions at once some are sent at once, the others soon after; each socket has a bounded number.
+        """
+        self.patch(nameserver, "FEW", 8)
+        self.patch(nameserver, "BURST", 10)
+        self.patch(nameserver, "PENDING", 5)
+        self.answering.delay = 0.1
+        answers = [self.ask() for _ in range(100)]
+        self.assertLessEqual(sum(len(socket.pending) for socket in self.server.sockets), 30)
+        yield self.until(lambda: len(self.answering.asked) == 100)
+        self.assertEqual([5] * 20, [len(socket.pending) for socket in self.server.sockets])
+        results = yield DeferredList(answers)
+        self.assertEqual([True] * 100, [isFine for isFine, _ in results])
+        self.assertEqual(0, self.server.underWay)
+
+    @inlineCallbacks
+    def test_extraSocketsGo(self):
+        """
+        Sockets that a burst needed are not replaced when they are used up.
+        """
+        self.patch(nameserver, "PENDING", 5)
+        self.patch(nameserver, "QUESTIONS", 10)
+        self.answering.delay = 0.05
+        yield DeferredList([self.ask() for _ in range(100)])
+        self.assertGreater(len(self.server.sockets), nameserver.SOCKETS)
+        self.answering.delay = 0
+        for _ in range(150):
+            yield self.ask()
+        self.assertLessEqual(len(self.server.sockets), nameserver.SOCKETS)
+
+    @inlineCallbacks
+    def test_queued(self):
+        """
+        What waits to be sent fails when its time is up, and when the server is not asked any more.
+        """
+        self.patch(nameserver, "FEW", 0)
+        self.patch(nameserver, "BURST", 1)
+        self.patch(nameserver, "_PACE", 60)
+        answers = [self.ask() for _ in range(3)]
+        results = yield DeferredList(answers, consumeErrors=True)
+        self.assertEqual([True, False, False], [isFine for isFine, _ in results])
+        self.assertEqual([DNSTimeout] * 2, [failure.type for _, failure in results[1:]])
+        answer = self.ask()
+        self.server.stop()
+        error = yield self.assertFailure(answer, DNSError)
+        self.assertIn("not asked any more", str(error))
 
 
 class TCPTests(Asking):

@@ -3,6 +3,8 @@ Tests for evaluating SPF.
 """
 
 import pytest
+import spf
+from hypothesis import given, settings, strategies
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -251,6 +253,54 @@ def test_hostileRecord(record):
     assert evaluated({"example.net": {"TXT": [(record.encode("latin-1"),)]}})[0].result in (
         ("permerror", "fail", "temperror")
     )
+
+
+TERMS = ["all", "a", "mx", "ptr", "include:", "exists:", "ip4:", "ip6:", "redirect=", "exp=", "x="]
+ARGUMENTS = [
+    "",
+    "example.net",
+    "%{d}",
+    "%{p}",
+    "%{l1r-}",
+    "%{i",
+    "192.0.2.1/33",
+    "2001:db8::/32",
+    "/0",
+    "//129",
+    "%%",
+    "é",
+]
+
+
+@given(
+    strategies.lists(
+        strategies.tuples(
+            strategies.sampled_from(["", "+", "-", "~", "?", "="]),
+            strategies.sampled_from(TERMS),
+            strategies.sampled_from(ARGUMENTS) | strategies.text(max_size=20),
+        ),
+        max_size=6,
+    ),
+    strategies.sampled_from([CLIENT, "2001:db8::1"]),
+    strategies.text(max_size=10),
+)
+@settings(max_examples=150, deadline=None)
+def test_anyRecord(terms, address, local):
+    """Whatever a record and a sender look like, there is a result, with a text that is harmless."""
+    record = "v=spf1 " + " ".join(map("".join, terms))
+    names = {"MX": [(1, "example.net")], "A": [CLIENT], "AAAA": ["2001:db8::1"], "PTR": ["example.net"]}
+    found, _ = evaluated(
+        {
+            "example.net": {"TXT": [(record.encode("utf-8", "surrogatepass"),)], **names},
+            "1.2.0.192.in-addr.arpa": names,
+        },
+        f"{local}@example.net",
+        address=address,
+    )
+    assert found.result in spf.EXPLANATIONS
+    assert "pyspf failed" not in found.problem
+    assert found.explanation.isascii()
+    assert found.explanation.isprintable()
 
 
 class Silent(FakeResolver):

@@ -108,6 +108,7 @@ class AnswerTests(Asking):
         """
         for host in unbound.HOSTS:
             resolver = self.resolver(host)
+            begin = reactor.seconds()
             answers = yield DeferredList(
                 [resolver.ask(f"host{number}.example.org", "A") for number in range(2000)]
             )
@@ -120,7 +121,7 @@ class AnswerTests(Asking):
             self.assertLessEqual(len(resolver.servers[0].sockets), 2000 / PENDING + 4)
             status = resolver.status()
             self.assertEqual((2000, 0, 0), (status["asked"], status["failed"], status["underWay"]))
-            self.assertLess(reactor.seconds() - begin, 1.4, "a question was lost")
+            self.assertLess(reactor.seconds() - begin, 1.4, "it was asked twice")
 
     @inlineCallbacks
     def test_notValidated(self):

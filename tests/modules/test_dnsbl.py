@@ -201,6 +201,18 @@ class DnsblTests(SynchronousTestCase):
         self.assertEqual(0, check.hashArg({"sender": ["a@example.org"]}))
         self.assertEqual((21600, 1800, 43200), (check.cachePositive, check.cacheUnknown, check.cacheNegative))
 
+    def test_otherList(self):
+        """
+        A result is not kept over a change of what the list is.
+        """
+        check = self.check(dnsbl="ZEN")
+        before = check.hashArg({"client_address": "1.2.3.4"})
+        check.start()
+        self.assertEqual(before, check.hashArg({"client_address": "1.2.3.4"}))
+        check.blocklists.configure({"ZEN": {"codes": "127.0.0.2"}})
+        check.start()
+        self.assertNotEqual(before, check.hashArg({"client_address": "1.2.3.4"}))
+
     def test_inUse(self):
         """
         A list is in use from start to stop.

