@@ -5,8 +5,8 @@ BIN = .venv/bin
 CONF = ppolicy.conf
 
 # Debian packages, beside Python, that the live tests and the benchmarks need.
-TEST_PACKAGES = git mariadb-server postfix unbound
-BENCH_PACKAGES = gcc libc6-dev postgrey policyd-rate-limit mariadb-server
+TEST_PACKAGES = git ldnsutils mariadb-server postfix unbound
+BENCH_PACKAGES = gcc libc6-dev postgrey policyd-rate-limit postfix-policyd-spf-python mariadb-server unbound
 
 # Installed again when one of these has changed.
 INPUTS = setup.cfg setup.py pyproject.toml ppolicy/__init__.py
@@ -46,8 +46,8 @@ bench-large: .venv/installed-for-tests ## the line "growth" of make bench with t
 	@.ci/packages $(BENCH_PACKAGES)
 	$(BIN)/python -m bench.run --only growth --rows 10000000
 
-fuzz: .venv/installed-for-tests ## ten million hostile requests to a running server
-	PPOLICY_FUZZ=10000000 $(PYTEST) tests/live/test_fuzz.py
+fuzz: .venv/installed-for-tests ## ten million hostile requests to a running server, and as many hostile DNS messages
+	PPOLICY_FUZZ=10000000 PPOLICY_FUZZ_DNS=10000000 $(PYTEST) tests/live/test_fuzz.py tests/test_dnsmessage.py
 
 faults: .venv/installed-for-tests ## kill the server a hundred times; database faults that last longer
 	@.ci/packages $(TEST_PACKAGES)

@@ -19,7 +19,6 @@ import dns.asyncresolver
 import dns.exception
 import dns.message
 import dns.query
-from twisted.internet import reactor
 from twisted.names.client import Resolver as TwistedResolver
 
 from bench.load import BenchError, Sample
@@ -58,23 +57,37 @@ remote-control:
 class Unbound(Server):
     """
     Debian's unbound, with one thread, which knows all the names by itself.
+
+    @param data: lines of its configuration with what it knows, by default the names of this line.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, data=None):
+        if not UNBOUND.exists():
+            raise BenchError(f"{UNBOUND} is missing (Debian package unbound)")
         super().__init__("unbound", folder)
-        data = [f"    local-data: '{name(number)}. 300 IN A 192.0.2.1'" for number in range(NAMES)]
-        text = _CONFIGURATION.format(host=HOST, port=self.port, folder=self.kept, data="\n".join(data))
+        data = data or [f"local-data: '{name(number)}. 300 IN A 192.0.2.1'" for number in range(NAMES)]
+        data = "\n".join(f"    {line}" for line in data)
+        text = _CONFIGURATION.format(host=HOST, port=self.port, folder=self.kept, data=data)
         (self.folder / "unbound.conf").write_text(text)
 
     def command(self):
         return [UNBOUND, "-d", "-c", self.folder / "unbound.conf"]
 
     def connect(self):
-        try:
-            dns.query.udp(dns.message.make_query(name(0), "A"), HOST, 1, self.port)
-        except dns.exception.DNSException as error:
-            raise OSError(str(error)) from error
-        return _Nothing()
+        return answering(self.port)
+
+
+def answering(port):
+    """
+    What C{Server.start} closes again, once a name server answers.
+
+    @raises OSError: when it does not.
+    """
+    try:
+        dns.query.udp(dns.message.make_query(name(0), "A"), HOST, 1, port)
+    except dns.exception.DNSException as error:
+        raise OSError(str(error)) from error
+    return _Nothing()
 
 
 class _Nothing:
@@ -93,8 +106,6 @@ def lookups(bench):
     """
     Addresses of a thousand names, sixteen questions in flight, one process for each way; caches off.
     """
-    if not UNBOUND.exists():
-        raise BenchError(f"{UNBOUND} is missing (Debian package unbound)")
     samples = {way: [] for way in WAYS}
     with ExitStack() as stack:
         server = Unbound(bench.folder)
@@ -180,7 +191,7 @@ def _cpu():
     return used.ru_utime + used.ru_stime
 
 
-def _withTwisted(seconds, ask, found):
+def _withTwisted(reactor, seconds, ask, found):
     """
     @param ask: C{ask(name)} gives a Deferred, C{found(answer)} the addresses in its result.
     """
@@ -213,30 +224,30 @@ def _withTwisted(seconds, ask, found):
     return counts[0].sample()
 
 
-def _ours(port, seconds):
+def _ours(reactor, port, seconds):
     resolver = Resolver(Bridge(reactor), [NameServer(reactor, HOST, port)], size=0)
-    return _withTwisted(seconds, lambda wanted: resolver.ask(wanted, "A"), lambda answer: answer.records)
+    return _withTwisted(reactor, seconds, lambda wanted: resolver.ask(wanted, "A"), lambda answer: answer.records)
 
 
-def _bare(port, seconds):
+def _bare(reactor, port, seconds):
     server = NameServer(reactor, HOST, port)
 
     def found(reply):
         return [value for *_, value in reply.records]
 
-    return _withTwisted(seconds, lambda wanted: server.ask(onWire(wanted), TYPES["A"]), found)
+    return _withTwisted(reactor, seconds, lambda wanted: server.ask(onWire(wanted), TYPES["A"]), found)
 
 
-def _twisted(port, seconds):
-    resolver = TwistedResolver(servers=[(HOST, port)], timeout=(2,))
+def _twisted(reactor, port, seconds):
+    resolver = TwistedResolver(servers=[(HOST, port)], timeout=(2,), reactor=reactor)
 
     def found(answer):
         return [record.payload.dottedQuad() for record in answer[0]]
 
-    return _withTwisted(seconds, resolver.lookupAddress, found)
+    return _withTwisted(reactor, seconds, resolver.lookupAddress, found)
 
 
-def _dnspython(port, seconds):
+def _dnspython(_, port, seconds):
     resolver = dns.asyncresolver.Resolver(configure=False)
     resolver.nameservers, resolver.port = [HOST], port
 
@@ -264,8 +275,10 @@ def main():
     """
     Ask, and print a line of JSON.
     """
+    from twisted.internet import reactor
+
     way, port, seconds = sys.argv[1:]
-    print(json.dumps(WAYS[way](int(port), float(seconds))))
+    print(json.dumps(WAYS[way](reactor, int(port), float(seconds))))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 
-from bench import reputation_lines, state_lines
+from bench import dns_lines, reputation_lines, state_lines
 from bench.load import measure
 from bench.servers import Floor, PPolicy
 from bench.table import Gate, Row, ratios
@@ -259,6 +259,7 @@ LINES = {
     "take": state_lines.take,
     "growth": state_lines.growth,
     "list": state_lines.cachedList,
+    "dns": dns_lines.lookups,
     "spf": reputation_lines.spf,
     "cold": reputation_lines.cold,
     "reputation": reputation_lines.cachedReputation,

@@ -2,17 +2,12 @@
 The lines about the DNS and what is asked in it: SPF, lists, cold clients.
 """
 
-import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import dns.exception
-import dns.message
-import dns.query
-
-from bench.load import BenchError
+from bench.dns_lines import Unbound, answering
 from bench.servers import ROOT, Floor, PPolicy, Server
 from bench.table import Gate, Row, ratios
 
@@ -56,50 +51,21 @@ CACHED = """
         return "dunno", ""
     """
 
+# Every domain below net has one SPF record, and one mail host.
+DOMAINS = [
+    'local-zone: "net." redirect',
+    """local-data: 'net. 300 TXT "v=spf1 ip4:192.0.2.0/24 mx include:_spf.example.org ~all"'""",
+    'local-data: "net. 300 MX 10 mail.example.org."',
+    'local-data: "net. 300 A 192.0.2.80"',
+    'local-data: "mail.example.org. 300 A 192.0.2.25"',
+    """local-data: '_spf.example.org. 300 TXT "v=spf1 ip4:198.51.100.0/24 ip4:203.0.113.0/24 -all"'""",
+]
 DELAY = 50
 # SPF is the deepest: the record, its MX, their addresses.
 DEPTH = 3
 CLIENTS = 200
 KNOWN = 2000
 RATE = 1000
-
-
-class Unbound(Server):
-    """
-    A real resolver with data of its own: every domain below net has one SPF record, and one mail host.
-    """
-
-    def __init__(self, folder):
-        super().__init__("unbound", folder)
-        self.configuration = self.folder / "unbound.conf"
-        self.configuration.write_text(
-            f"""server:
-    interface: 127.0.0.1
-    port: {self.port}
-    do-daemonize: no
-    chroot: ""
-    username: ""
-    directory: "{self.kept}"
-    pidfile: ""
-    use-syslog: no
-    module-config: "iterator"
-    local-zone: "net." redirect
-    local-data: 'net. 300 TXT "v=spf1 ip4:192.0.2.0/24 mx include:_spf.example.org ~all"'
-    local-data: "net. 300 MX 10 mail.example.org."
-    local-data: "net. 300 A 192.0.2.80"
-    local-zone: "example.org." static
-    local-data: "mail.example.org. 300 A 192.0.2.25"
-    local-data: '_spf.example.org. 300 TXT "v=spf1 ip4:198.51.100.0/24 ip4:203.0.113.0/24 -all"'
-remote-control:
-    control-enable: no
-"""
-        )
-
-    def command(self):
-        return [shutil.which("unbound") or "/usr/sbin/unbound", "-p", "-c", self.configuration]
-
-    def connect(self):
-        return _answering(self.port)
 
 
 class SlowDNS(Server):
@@ -114,7 +80,7 @@ class SlowDNS(Server):
         return [sys.executable, "-m", "bench.slowdns", self.port, DELAY]
 
     def connect(self):
-        return _answering(self.port)
+        return answering(self.port)
 
 
 class PolicydSPF(Server):
@@ -134,28 +100,12 @@ class PolicydSPF(Server):
         return ["/usr/bin/python3", ROOT / "bench" / "spfpeer.py", self.port, self._dnsPort, self.configuration]
 
 
-def _answering(port):
-    """
-    What C{Server.start} closes again, once a name server answers.
-
-    @raises OSError: when it does not.
-    """
-    question = dns.message.make_query("example.net", "TXT")
-    try:
-        dns.query.udp(question, "127.0.0.1", timeout=0.5, port=port)
-    except dns.exception.DNSException as error:
-        raise OSError(str(error)) from error
-    return ExitStack()
-
-
 def spf(bench):
     """
     SPF of HELO and MAIL FROM, nothing cached by us, against policyd-spf: one connection each, as that has one.
     """
-    if shutil.which("unbound", path="/usr/sbin:/usr/bin") is None:
-        raise BenchError("unbound is missing (Debian: apt-get install unbound)")
     with ExitStack() as stack:
-        resolver = Unbound(bench.folder)
+        resolver = Unbound(bench.folder, DOMAINS)
         bench.start(stack, resolver)
         theirs = [PolicydSPF(bench.folder, resolver.port)] if POLICYD_SPF.exists() else []
         address = [f"127.0.0.1:{resolver.port}"]

@@ -12,12 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import dns_lines
 from bench.lines import LINES, Bench
 from bench.load import BenchError, build
 from bench.table import render
-
-LINES["dns"] = dns_lines.lookups
 
 
 class Machine:

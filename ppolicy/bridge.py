@@ -24,8 +24,8 @@ _POOL = 1000
 _DONE, _LATE = object(), object()
 # Seconds between two looks at whose time is up.
 _SWEEP = 0.05
-# Seconds for which parked work goes on before the reactor looks at its sockets: many slow requests that go on at the
-# same moment must not delay quick ones.
+# Seconds for which parked work goes on before the reactor looks at its sockets: many slow requests that go on at
+# the same moment must not delay quick ones.
 _SLICE = 0.0003
 _thread = threading.local()
 

@@ -9,7 +9,6 @@ from collections import OrderedDict
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ppolicy.address import address as addressOf
 from ppolicy.bridge import inReactor, wait, waitAll
@@ -180,7 +179,7 @@ class Resolver(Lookups):
         question = _Question(self, wire, kind)
         self._underWay[key] = [done]
         self.asked += 1
-        question.begin().addBoth(self._answered, key)
+        question.ask()
         return done
 
     def trusts(self, server):
@@ -189,24 +188,25 @@ class Resolver(Lookups):
         """
         return server.isLocal or server.host in self._trusted
 
-    def _answered(self, result, key):
-        waiting = self._underWay.pop(key)
-        if isinstance(result, Failure):
-            if not result.check(DNSError):
-                self.log.failure("a look-up failed", result)
-                result = Failure(DNSError(f"looking it up failed with {result.type.__name__}"))
-            self.failed += 1
-            error = result.value
-            if not error.later:
-                self.cache.put(key, error, self.reactor.seconds() + TROUBLE)
-            for done in waiting:
-                if not done.called:
-                    done.errback(_again(error))
-        else:
-            self.cache.put(key, result, self.reactor.seconds() + result.ttl)
-            for done in waiting:
-                if not done.called:
-                    done.callback(result)
+    def answered(self, key, answer):
+        """
+        What a question calls with its answer.
+        """
+        self.cache.put(key, answer, self.reactor.seconds() + answer.ttl)
+        for done in self._underWay.pop(key, ()):
+            if not done.called:
+                done.callback(answer)
+
+    def notAnswered(self, key, error):
+        """
+        What a question calls with a L{DNSError}.
+        """
+        self.failed += 1
+        if not error.later:
+            self.cache.put(key, error, self.reactor.seconds() + TROUBLE)
+        for done in self._underWay.pop(key, ()):
+            if not done.called:
+                done.errback(_again(error))
 
 
 def _abandon(deferred):
@@ -230,24 +230,19 @@ class _Question:
 
     def __init__(self, resolver, wire, kind):
         self._resolver = resolver
+        self._key = wire, kind
         self._wire = wire
-        self._name = nameOf(wire)
         self._kind = TYPES[kind]
         self._kindName = kind
         self._deadline = resolver.reactor.seconds() + resolver.timeout
         self._parts = 0
         self._ttl = LONGEST
         self._authentic = True
-        self._done = Deferred()
         self._servers = []
         self._troubled = set()
         self._error = None
 
-    def begin(self):
-        self._next()
-        return self._done
-
-    def _next(self):
+    def ask(self):
         """
         Ask the next server that may know.
         """
@@ -257,19 +252,24 @@ class _Question:
             self._servers = [one for one in resolver.servers if not one.down and one not in self._troubled]
         if not self._servers or left <= 0:
             reason = "no name server answers" if resolver.servers else "no name servers"
-            self._done.errback(self._error or DNSError(reason, later=True))
+            resolver.notAnswered(self._key, self._error or DNSError(reason, later=True))
             return
-        server, *self._servers = self._servers
-        server.ask(self._wire, self._kind, left).addCallbacks(
-            self._replied, self._notReplied, callbackArgs=(server,), errbackArgs=(server,)
-        ).addErrback(self._done.errback)
+        server = self._servers.pop(0)
+        asked = server.ask(self._wire, self._kind, left)
+        asked.addCallbacks(self._replied, self._notReplied, (server,), None, (server,), None)
+        asked.addErrback(self._broken)
+
+    def _broken(self, failure):
+        self._resolver.log.failure("a look-up failed", failure)
+        error = DNSError(f"looking it up failed with {failure.type.__name__}")
+        self._resolver.notAnswered(self._key, error)
 
     def _notReplied(self, failure, server):
         failure.trap(DNSError)
         self._error = failure.value
         if not failure.check(DNSTimeout):
             self._troubled.add(server)  # it has said no; who only did not answer is asked again
-        self._next()
+        self.ask()
 
     def _replied(self, reply, server):
         trouble = reply.trouble
@@ -282,7 +282,7 @@ class _Question:
         if trouble is not None:
             self._error = DNSError(f"{server}: {trouble}")
             self._troubled.add(server)
-            self._next()
+            self.ask()
             return
         if not (reply.authentic and self._resolver.trusts(server)):
             self._authentic = False
@@ -292,7 +292,7 @@ class _Question:
             self._finish(Answer(tuple(values), True, owner, self._authentic, self._ttl))
         elif reply.code == NXDOMAIN:
             self._nothing(reply, owner, exists=False)
-        elif owner == self._name or reply.negative is not None:
+        elif owner == reply.name or reply.negative is not None:
             self._nothing(reply, owner, exists=True)
         else:
             self._askFor(owner)  # the chain goes on where the server says nothing of
@@ -301,7 +301,7 @@ class _Question:
         """
         @return: (the name at the end of the chain, the values there); no name when there is no end.
         """
-        owner, kind = self._name, self._kindName
+        owner, kind = reply.name, self._kindName
         chain = {}
         if kind != "CNAME":
             chain = {name: (value, ttl) for name, one, ttl, value in reply.records if one == "CNAME"}
@@ -324,11 +324,11 @@ class _Question:
         wire = onWire(owner)
         if wire is None or self._parts >= _PARTS:
             reason = f"{owner} is no name to ask for" if wire is None else "a chain of CNAMEs without an end"
-            self._done.errback(DNSError(f"{self._name}: {reason}"))
+            self._resolver.notAnswered(self._key, DNSError(f"{nameOf(self._key[0])}: {reason}"))
             return
-        self._wire, self._name = wire, owner
+        self._wire = wire
         self._servers, self._troubled, self._error = [], set(), None
-        self._next()
+        self.ask()
 
     def _nothing(self, reply, owner, exists):
         """
@@ -339,7 +339,7 @@ class _Question:
 
     def _finish(self, answer):
         answer.ttl = max(SHORTEST, answer.ttl)
-        self._done.callback(answer)
+        self._resolver.answered(self._key, answer)
 
 
 class AnswerCache:

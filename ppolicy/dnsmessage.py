@@ -65,7 +65,7 @@ def nameOf(wire):
     """
     The text of a name that L{onWire} has made.
     """
-    return _Names(wire).at(0, len(wire))[0]
+    return _Names(wire).to(0)
 
 
 def question(number, wire, kind):
@@ -83,6 +83,7 @@ class Reply:
     """
     What the reply to a question says.
 
+    @ivar name: what was asked for, as text.
     @ivar code: L{NOERROR}, L{NXDOMAIN}, or what the server could not do.
     @ivar truncated: is there more than fits?
     @ivar authentic: does the server say that it has validated the answer?
@@ -93,7 +94,7 @@ class Reply:
     @raises ValueError: when the octets are no reply to this question, or no DNS message.
     """
 
-    __slots__ = ("_foreign", "authentic", "code", "negative", "records", "truncated")
+    __slots__ = ("_foreign", "authentic", "code", "name", "negative", "records", "truncated")
 
     def __init__(self, octets, wire, kind):
         place = 12 + len(wire)
@@ -123,6 +124,7 @@ class Reply:
             raise ValueError("a message that ends too soon") from None
         if place != len(octets):
             raise ValueError("octets behind the message")
+        self.name = names.to(12)
 
     @property
     def trouble(self):
@@ -233,6 +235,12 @@ class _Names:
         elif place + 2 > end:
             raise ValueError("a name that ends too late")
         return self._known[target], place + 2
+
+    def to(self, target):
+        """
+        The name that a pointer to this place, where one begins, means.
+        """
+        return self._known.get(target) or self._walk(target, len(self.octets))[0]
 
     def _walk(self, place, end):
         octets = self.octets

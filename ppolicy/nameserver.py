@@ -27,6 +27,8 @@ SOCKETS = 4
 QUESTIONS = 500
 PENDING = 128
 _ROOM = 1 << 18
+# Octets that are read from one socket before others have their turn; more waits there.
+_AT_ONCE = 2048
 # Nor has the server room for any number of questions (a socket of Linux has it for 277): while more than FEW are
 # under way, BURST are sent in so many seconds, the others wait.
 FEW, BURST = 100, 50
@@ -274,6 +276,7 @@ class _Socket(DatagramProtocol):
         self._port = server.reactor.listenUDP(0, self, interface, _DATAGRAM)
         try:
             self._port.socket.setsockopt(SOL_SOCKET, SO_RCVBUF, _ROOM)
+            self._port.maxThroughput = _AT_ONCE
             self.transport.connect(*server.peer)
         except OSError:  # there is no way to it
             self._port.stopListening()

@@ -47,8 +47,13 @@ class Scripted:
         self.asked.append((nameOf(wire), kind, seconds))
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         if isinstance(reply, Deferred):
-            return reply
+            return reply.addCallback(self._named, wire)
+        self._named(reply, wire)
         return fail(reply) if isinstance(reply, Exception) else succeed(reply)
+
+    def _named(self, reply, wire):
+        reply.name = nameOf(wire)
+        return reply
 
     def stop(self):
         self.stopped += 1

@@ -266,12 +266,11 @@ class UDPTests(Asking):
         """
         Of many questions at once some are sent at once, the others soon after; each socket has a bounded number.
         """
-        self.patch(nameserver, "FEW", 8)
-        self.patch(nameserver, "BURST", 10)
-        self.patch(nameserver, "PENDING", 5)
-        self.answering.delay = 0.1
+        for option, value in {"TRY": 5, "FEW": 8, "BURST": 25, "_PACE": 0.1, "PENDING": 5}.items():
+            self.patch(nameserver, option, value)
+        self.answering.delay = 0.8
         answers = [self.ask() for _ in range(100)]
-        self.assertLessEqual(sum(len(socket.pending) for socket in self.server.sockets), 30)
+        self.assertLessEqual(sum(len(socket.pending) for socket in self.server.sockets), 50)
         yield self.until(lambda: len(self.answering.asked) == 100)
         self.assertEqual([5] * 20, [len(socket.pending) for socket in self.server.sockets])
         results = yield DeferredList(answers)
