@@ -8,9 +8,9 @@ from typing import Literal
 
 from ppolicy.address import address as parsed
 from ppolicy.check import Check, parameter, wait
-from ppolicy.dns import reverseName
+from ppolicy.dns import Ahead, reverseName
 from ppolicy.errors import DNSError, ParamError
-from ppolicy.spf import allowed, asciiDomain, begin, evaluate
+from ppolicy.spf import allowed, asciiDomain, evaluate
 from ppolicy.spfanswer import Verdict, Wording, helo
 
 _CODES = {"pass": 1, "softfail": -1, "fail": -2, "permerror": -2}
@@ -171,7 +171,7 @@ class SPF(Check):
 
     def check(self, data):
         text = self.prospective or data.get("client_address", "")
-        address = parsed(text)
+        address, dns = parsed(text), Ahead(self.dns)
         name, sender = helo(data), data.get("sender", "")
         if address is not None:
             if any(address in network for network in self._skipped):
@@ -181,31 +181,24 @@ class SPF(Check):
         asksHelo = self.refuseHelo != "No_Check" if not sender else self._asksHelo
         asksMailFrom = sender and self.refuseMailFrom != "No_Check"
         if asksHelo and asksMailFrom:
-            self._beginAll([name, sender.rpartition("@")[2]])
+            _beginAll(dns, [name, sender.rpartition("@")[2]])
         skipped, doubt = self._whitelistedBy(address, name)
         if skipped:
             return self._skip(skipped)
-        byHelo = self._evaluate(text, name, "") if asksHelo else None
+        byHelo = self._evaluate(dns, text, name, "") if asksHelo else None
         if byHelo is not None:
             refusal, reason = self._refusal(byHelo, self.refuseHelo)
             if refusal or not asksMailFrom:
                 return self._verdict(byHelo, byHelo, None, refusal, reason, doubt)
         if not asksMailFrom:
             return self._skip("SPF not checked", silent=True)
-        byMailFrom = self._evaluate(text, name, sender)
+        byMailFrom = self._evaluate(dns, text, name, sender)
         return self._verdict(
             byMailFrom, byHelo, byMailFrom, *self._refusal(byMailFrom, self.refuseMailFrom), doubt
         )
 
-    def _beginAll(self, domains):
-        """
-        Have the records of all of them asked for at once.
-        """
-        for one in {asciiDomain(one) for one in domains} - {None}:
-            begin(self.dns, one)
-
-    def _evaluate(self, address, name, sender):
-        return evaluate(self.dns, address, name, sender, self.timeout, self.voidLimit, self._receiver)
+    def _evaluate(self, dns, address, name, sender):
+        return evaluate(dns, address, name, sender, self.timeout, self.voidLimit, self._receiver)
 
     def _refusal(self, found, rule):
         """
@@ -294,10 +287,11 @@ class SPF(Check):
         return "", doubt
 
     def _passesFor(self, address, _, domains):
-        self._beginAll(domains)
+        dns = Ahead(self.dns)
+        _beginAll(dns, domains)
         trouble = None
         for domain in domains:
-            found = evaluate(self.dns, str(address), domain, f"postmaster@{domain}", self.whitelistTimeout)
+            found = evaluate(dns, str(address), domain, f"postmaster@{domain}", self.whitelistTimeout)
             if found.result == "pass":
                 return True
             if found.result == "temperror":
@@ -318,6 +312,14 @@ class SPF(Check):
 
     def _ask(self, name, kind):
         return wait(self.dns.ask(name, kind), allowed(self.whitelistTimeout)).records
+
+
+def _beginAll(dns, domains):
+    """
+    Have the records of all of them asked for at once.
+    """
+    for one in {asciiDomain(one) for one in domains} - {None}:
+        dns.begin(one)
 
 
 def _isWithin(domain, domains):

@@ -109,6 +109,35 @@ class Lookups:
         return self.lookup(reverseName(address), "PTR").records
 
 
+class Ahead(Lookups):
+    """
+    A resolver of which is asked at once what will be needed in a moment. Each answer is for one asker.
+    """
+
+    def __init__(self, dns):
+        self._dns = dns
+        self._begun = {}
+
+    def begin(self, name, kind="TXT"):
+        """
+        Ask now what C{ask} will be asked for.
+        """
+        key = name.lower(), kind
+        if key not in self._begun:
+            # Trouble is for who needs the answer; perhaps nobody does.
+            self._begun[key] = self._dns.ask(name, kind).addErrback(lambda failure: failure.value)
+
+    def ask(self, name, kind):
+        begun = self._begun.pop((name.lower(), kind), None)
+        return self._dns.ask(name, kind) if begun is None else begun.addCallback(_orRaise)
+
+
+def _orRaise(answer):
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
 class Resolver(Lookups):
     """
     @param servers: L{ppolicy.nameserver.NameServer}s, asked in their order.

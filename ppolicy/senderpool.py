@@ -6,8 +6,8 @@ from collections import OrderedDict
 
 from ppolicy.address import address as parsed
 from ppolicy.bridge import waitAll
-from ppolicy.dns import Answer
-from ppolicy.spf import allowed, asciiDomain, begin, evaluate
+from ppolicy.dns import Ahead, Answer
+from ppolicy.spf import allowed, asciiDomain, evaluate
 
 # Seconds that a decision is remembered, and one that trouble of the DNS has left open.
 _KNOWN = 600
@@ -54,21 +54,23 @@ class SenderPools:
         @return: None when nobody could say.
         """
         kind = "AAAA" if ":" in address else "A"
+        dns = Ahead(self._dns)
         for one in ("MX", kind):
-            begin(self._dns, domain, one)
-        result = evaluate(self._dns, address, helo, sender, _TIMEOUT).result
+            dns.begin(domain, one)
+        result = evaluate(dns, address, helo, sender, _TIMEOUT).result
         if result == "pass":
             return True
-        mailHosts, own = self._answers([(domain, "MX"), (domain, kind)])
+        mailHosts, own = _answers(dns, [(domain, "MX"), (domain, kind)])
         hosts = [] if mailHosts is None else [host for _, host in mailHosts.records if host]
-        answers = [own, *self._answers([(host, kind) for host in hosts[:_HOSTS]])]
+        answers = [own, *_answers(dns, [(host, kind) for host in hosts[:_HOSTS]])]
         if any(answer is not None and address in answer.records for answer in answers):
             return True
         return None if result == "temperror" or mailHosts is None or None in answers else False
 
-    def _answers(self, questions):
-        """
-        @return: an L{Answer} each, None where nobody could say.
-        """
-        answers = waitAll([self._dns.ask(name, kind) for name, kind in questions], allowed(_TIMEOUT))
-        return [answer if isinstance(answer, Answer) else None for answer in answers]
+
+def _answers(dns, questions):
+    """
+    @return: an L{Answer} each, None where nobody could say.
+    """
+    answers = waitAll([dns.ask(name, kind) for name, kind in questions], allowed(_TIMEOUT))
+    return [answer if isinstance(answer, Answer) else None for answer in answers]

@@ -14,6 +14,7 @@ import spf
 
 from ppolicy.address import address as parsed
 from ppolicy.bridge import timeLeft, wait
+from ppolicy.dns import Ahead
 from ppolicy.errors import DNSError
 
 # Seconds that an evaluation may take (RFC 7208, 4.6.4 wants 20 at least), and that a request keeps for its answer.
@@ -64,7 +65,7 @@ def evaluate(dns, address, helo, sender, timeout=TIMEOUT, voidLimit=VOID_LIMIT, 
     """
     Evaluate the identity MAIL FROM, or with the null sender HELO (RFC 7208, 2.4). It waits for the resolver.
 
-    @param dns: a L{ppolicy.dns.Resolver}.
+    @param dns: a L{ppolicy.dns.Resolver}, or one L{Ahead}.
     @param address: of the client, C{helo} what it calls itself, C{sender} without < and >.
     @param timeout: seconds for the whole; the request's own time bounds it, too.
     @param receiver: our name, for the macro C{%{r}}.
@@ -100,13 +101,6 @@ def evaluate(dns, address, helo, sender, timeout=TIMEOUT, voidLimit=VOID_LIMIT, 
         query.record,
         query.ttl,
     )
-
-
-def begin(dns, name, kind="TXT"):
-    """
-    Ask what will be needed in a moment; the answer is then in the resolver's cache, or on its way.
-    """
-    dns.ask(name, kind).addErrback(lambda _: None)  # who needs it hears of the trouble
 
 
 def asciiDomain(domain):
@@ -182,7 +176,7 @@ class _Query(spf.query):
         self.ttl = _LONG
         self._family = AF_INET if self.cidrmax == 32 else AF_INET6
         self._number = int(self.ipaddr)
-        self._resolver = dns
+        self._resolver = dns if isinstance(dns, Ahead) else Ahead(dns)
         left = timeLeft()
         self._ends = None if left is None else left - allowed(timeout)
         self._voidLimit = voidLimit
@@ -215,7 +209,7 @@ class _Query(spf.query):
     def _beginHosts(self, hosts):
         if len(hosts) > 1:
             for host in hosts:
-                begin(self._resolver, host, self.A)
+                self._resolver.begin(host, self.A)
 
     def _asked(self, name, kind):
         left = None
@@ -287,7 +281,7 @@ class _Query(spf.query):
             included = _INCLUDED.findall(record)
             if len(included) > 1:
                 for one in included[: spf.MAX_LOOKUP]:
-                    begin(self._resolver, one)
+                    self._resolver.begin(one)
         return record
 
     def get_explanation(self, spec):

@@ -2,6 +2,8 @@
 Tests for looking names up: the cache, equal questions, several servers, chains, trust.
 """
 
+import gc
+
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList, fail, inlineCallbacks, succeed
 from twisted.internet.task import Clock
@@ -9,11 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from ppolicy import dns, nameserver
 from ppolicy.bridge import Bridge
-from ppolicy.dns import LONGEST, NOTHING, SHORTEST, TROUBLE, Answer, AnswerCache, Resolver, reverseName
+from ppolicy.dns import LONGEST, NOTHING, SHORTEST, TROUBLE, Ahead, Answer, AnswerCache, Resolver, reverseName
 from ppolicy.dnsmessage import NXDOMAIN, TYPES, nameOf
 from ppolicy.errors import BackendError, DNSError, DNSTimeout
 from ppolicy.nameserver import NameServer
-from ppolicy.testing import waiting
+from ppolicy.testing import FakeResolver, waiting
 from tests.dnsserver import PERSONALITIES, DNSServer
 
 NAME = "www.example.org"
@@ -594,6 +596,46 @@ class LookupTests(Asking):
         self.resolver(server := Scripted(Said((pointer, "PTR", 300, NAME))))
         self.assertEqual((NAME,), self.successResultOf(self.run_(self.dns.names, "192.0.2.1")))
         self.assertEqual([(pointer, TYPES["PTR"])], [one[:2] for one in server.asked])
+
+
+class AheadTests(SynchronousTestCase):
+    """
+    Asking what will be needed in a moment.
+    """
+
+    def setUp(self):
+        self.resolver = FakeResolver({"a.test": {"A": ["192.0.2.1"]}, "b.test": DNSError("SERVFAIL")})
+        self.ahead = Ahead(self.resolver)
+
+    def test_once(self):
+        """
+        What was begun is not asked again, by whatever letters; the next one who asks has an answer of its own.
+        """
+        self.ahead.begin("a.test", "A")
+        self.ahead.begin("A.test", "A")
+        self.assertEqual([("a.test", "A")], self.resolver.asked)
+        self.assertEqual(("192.0.2.1",), self.successResultOf(self.ahead.ask("A.Test", "A")).records)
+        self.assertEqual(1, len(self.resolver.asked))
+        self.assertEqual(("192.0.2.1",), self.successResultOf(self.ahead.ask("a.test", "A")).records)
+        self.assertEqual(2, len(self.resolver.asked))
+
+    def test_other(self):
+        """
+        What was not begun is asked.
+        """
+        self.ahead.begin("a.test", "A")
+        self.assertEqual((), self.successResultOf(self.ahead.ask("a.test", "TXT")).records)
+
+    def test_trouble(self):
+        """
+        Trouble is for who asks; when nobody does, nobody hears of it.
+        """
+        self.ahead.begin("b.test", "A")
+        self.failureResultOf(self.ahead.ask("b.test", "A"), DNSError)
+        self.ahead.begin("b.test", "A")
+        del self.ahead
+        gc.collect()
+        self.assertEqual([], self.flushLoggedErrors())
 
 
 class ReverseTests(SynchronousTestCase):
