@@ -3,7 +3,6 @@ Start and stop everything, in order: ports, state, the first generation; reload;
 """
 
 import fcntl
-import gc
 import grp
 import logging
 import os
@@ -22,7 +21,7 @@ from twisted.persisted.sob import IPersistable
 from twisted.python.util import switchUID
 from zope.interface import implementer
 
-from ppolicy import __version__, config, listeners
+from ppolicy import __version__, config, garbage, listeners
 from ppolicy.bridge import Bridge
 from ppolicy.cache import ResultCache
 from ppolicy.control import ControlListener
@@ -205,9 +204,7 @@ class PPolicyService(Service):
         server.bridge.watch.start()
         self._listenControl(controlPath(configuration))
         self._warn(configuration.warnings)
-        # What was made until now lives as long as the server; the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
+        garbage.begin()
         self.log.info(
             "ppolicy {version} serves {ports} with {path}",
             version=__version__,
@@ -329,6 +326,7 @@ class PPolicyService(Service):
         for pool in (server.modulePool, server.policyPool, self._reloadPool):
             pool.stop()
         self._writer.stop()
+        garbage.end()
         logging.getLogger().removeHandler(self._logging)
         os.close(self._lock)
 

@@ -25,6 +25,7 @@ ORDER = [
         "mailbox",
         "mailhosts",
         "spfanswer",
+        "garbage",
         "cache",
         "keyfilter",
         "listfile",
