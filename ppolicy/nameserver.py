@@ -6,14 +6,25 @@ import ipaddress
 import os
 from array import array
 from collections import deque
-from socket import SO_RCVBUF, SOL_SOCKET
+from socket import (
+    AI_NUMERICHOST,
+    SO_ERROR,
+    SO_RCVBUF,
+    SOCK_CLOEXEC,
+    SOCK_DGRAM,
+    SOCK_NONBLOCK,
+    SOL_SOCKET,
+    getaddrinfo,
+    socket,
+)
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
-from twisted.internet.protocol import ClientFactory, DatagramProtocol
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ppolicy.dnsmessage import TYPES, Reply, onWire, question
 from ppolicy.errors import DNSError, DNSTimeout
@@ -27,8 +38,8 @@ SOCKETS = 4
 QUESTIONS = 500
 PENDING = 128
 _ROOM = 1 << 18
-# Octets that are read from one socket before others have their turn; more waits there.
-_AT_ONCE = 2048
+# Replies that are read from one socket before others have their turn.
+_AT_ONCE = 20
 # Nor has the server room for any number of questions (a socket of Linux has it for 277): while more than FEW are
 # under way, BURST are sent in so many seconds, the others wait.
 FEW, BURST = 100, 50
@@ -59,7 +70,7 @@ class NameServer:
     def __init__(self, reactor, host, port=53):
         self.reactor = reactor
         self.host, self.port = str(ipaddress.ip_address(host)), port
-        self.peer = self.host, port
+        self.family, _, _, _, self.peer = getaddrinfo(self.host, port, type=SOCK_DGRAM, flags=AI_NUMERICHOST)[0]
         self.isLocal = ipaddress.ip_address(host).is_loopback
         self.down = False
         self.underWay = 0
@@ -121,12 +132,12 @@ class NameServer:
 
     def _send(self, question):
         try:
-            socket = self._socket()
-        except (CannotListenError, OSError) as error:
+            chosen = self._socket()
+        except OSError as error:
             self.underWay -= 1
             question[2].errback(DNSError(f"{self}: no socket: {error}", later=True))
         else:
-            socket.ask(question)
+            chosen.ask(question)
 
     def answered(self, question, reply):
         """
@@ -180,18 +191,18 @@ class NameServer:
         if len(inUse) >= SOCKETS:
             for _ in range(len(inUse)):
                 inUse.rotate()
-                socket = inUse[0]
-                if not socket.left:
-                    socket.retire()
+                one = inUse[0]
+                if not one.left:
+                    one.retire()
                     inUse.popleft()
                     if len(inUse) < SOCKETS:
                         break
-                elif len(socket.pending) < PENDING:
-                    return socket
-        socket = _Socket(self)
-        self.sockets.add(socket)
-        inUse.appendleft(socket)
-        return socket
+                elif len(one.pending) < PENDING:
+                    return one
+        new = _Socket(self)
+        self.sockets.add(new)
+        inUse.appendleft(new)
+        return new
 
     def _sweep(self):
         """
@@ -199,8 +210,8 @@ class NameServer:
         """
         self._sweeping = None
         now = self.reactor.seconds()
-        for socket in list(self.sockets):
-            socket.sweep(now)
+        for one in list(self.sockets):
+            one.sweep(now)
         self._failQueued(now, DNSTimeout(f"{self}: no answer in time"))
         if self.underWay and self._sweeping is None and not self._stopped:
             self._sweeping = self.reactor.callLater(_SWEEP, self._sweep)
@@ -257,30 +268,31 @@ class NameServer:
                 self.log.info("name server {server} answers again", server=str(self))
 
 
-class _Socket(DatagramProtocol):
+@implementer(IReadDescriptor)
+class _Socket:
     """
-    A connected UDP socket: what comes from elsewhere the kernel drops.
+    A connected UDP socket: what comes from elsewhere the kernel drops. Twisted's own ports log a line each time
+    that one is opened or closed, and close themselves where nothing listens at the other end.
 
     @ivar left: how many questions it may still be used for.
     @ivar pending: {number: question} of those without an answer.
+    @raises OSError: when there is no way to the server.
     """
-
-    noisy = False
 
     def __init__(self, server):
         self._server = server
         self.pending = {}
         self.left = QUESTIONS
         self._retired = False
-        interface = "::" if ":" in server.host else "0.0.0.0"  # noqa: S104 - it is connected at once
-        self._port = server.reactor.listenUDP(0, self, interface, _DATAGRAM)
+        self._socket = socket(server.family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
         try:
-            self._port.socket.setsockopt(SOL_SOCKET, SO_RCVBUF, _ROOM)
-            self._port.maxThroughput = _AT_ONCE
-            self.transport.connect(*server.peer)
-        except OSError:  # there is no way to it
-            self._port.stopListening()
+            self._socket.setsockopt(SOL_SOCKET, SO_RCVBUF, _ROOM)
+            self._socket.connect(server.peer)  # from a random port, which the kernel chooses
+        except OSError:
+            self._socket.close()
             raise
+        self.fileno = self._socket.fileno
+        server.reactor.addReader(self)
 
     def ask(self, asked):
         """
@@ -293,19 +305,47 @@ class _Socket(DatagramProtocol):
             number = self._server.number()
         pending[number] = asked
         try:
-            self.transport.write(question(number, asked[0], asked[1]))
+            self._socket.send(question(number, asked[0], asked[1]))
+        except BlockingIOError:
+            pass  # the way is full: as if it had been lost there
         except OSError as error:
-            self._fail([number], DNSError(f"{self._server}: {error.strerror}"))
+            self._fail([number], DNSError(f"{self._server}: {error.strerror.lower()}"))
 
-    def datagramReceived(self, octets, peer):
+    def doRead(self):
+        """
+        Some of what has come; the rest waits until others have had their turn.
+        """
+        for _ in range(_AT_ONCE):
+            try:
+                octets = self._socket.recv(_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._fail(list(self.pending), DNSError(f"{self._server}: {error.strerror.lower()}"))
+                return
+            self._received(octets)
+            if self not in self._server.sockets:
+                return
+
+    def logPrefix(self):
+        return "dns"
+
+    def connectionLost(self, _):
+        """
+        The reactor has no use for it: it has seen an error, as where nothing listens, or it stops.
+        """
+        number = self._socket.getsockopt(SOL_SOCKET, SO_ERROR)
+        reason = os.strerror(number).lower() if number else "is not asked any more"
+        self.stop(DNSError(f"{self._server}: {reason}", later=not number))
+
+    def _received(self, octets):
         """
         Whatever is wrong with it, the true answer may still come: who sends rubbish must not end the question
         (CVE-2023-29483).
         """
         number = int.from_bytes(octets[:2], "big")
         found = self.pending.get(number)
-        # The kernel compares the peer, too, but not of what came between bind() and connect().
-        if found is None or peer != self._server.peer:
+        if found is None:
             return
         try:
             reply = Reply(octets, found[0], found[1])
@@ -315,20 +355,6 @@ class _Socket(DatagramProtocol):
         if self._retired and not self.pending:
             self._close()
         self._server.answered(found, reply)
-
-    def connectionRefused(self):
-        """
-        Nothing listens there.
-        """
-        self._fail(list(self.pending), DNSError(f"{self._server}: connection refused"))
-
-    def stopProtocol(self):
-        """
-        The reactor has closed it: that, too, happens when nothing listens there.
-        """
-        self.left = 0
-        self._server.sockets.discard(self)
-        self.connectionRefused()
 
     def sweep(self, now):
         """
@@ -358,13 +384,15 @@ class _Socket(DatagramProtocol):
         Close now.
         """
         self._retired = True
-        self._fail(list(self.pending), error)
+        self.left = 0
         self._close()
+        self._fail(list(self.pending), error)
 
     def _close(self):
         if self in self._server.sockets:
             self._server.sockets.discard(self)
-            self._port.stopListening()
+            self._server.reactor.removeReader(self)
+            self._socket.close()
 
 
 class _Whole(Int16StringReceiver):
@@ -387,7 +415,7 @@ class _Whole(Int16StringReceiver):
         """
         server = self._server
         self._timer = server.reactor.callLater(TRY, self._finish, DNSTimeout(f"{server}: no answer over TCP"))
-        self._connector = server.reactor.connectTCP(*server.peer, _WholeFactory(self), timeout=2 * TRY)
+        self._connector = server.reactor.connectTCP(server.host, server.port, _WholeFactory(self), timeout=2 * TRY)
         return self._done
 
     def stop(self, error):

@@ -248,7 +248,7 @@ class UDPTests(Asking):
         def refuse(*_, **__):
             raise OSError(24, "Too many open files")
 
-        self.patch(reactor, "listenUDP", refuse)
+        self.patch(nameserver, "socket", refuse)
         yield self.assertFails("Too many open files")
 
     @inlineCallbacks
