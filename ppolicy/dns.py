@@ -402,6 +402,8 @@ class AnswerCache:
         """
         Keep it until then.
         """
+        if not self.size:
+            return
         if key in self._entries:
             self._remove(key)
         octets = len(key[0]) + _AROUND + (sum(map(_octets, value.records)) if isinstance(value, Answer) else 0)

@@ -1086,7 +1086,9 @@ class TestParameters:
         write(tmp_path, None, {"typed.py": TYPED})
         return Registry([tmp_path]).find("Typed")
 
-    @pytest.mark.parametrize("name, given, expected", CONVERTED, ids=str)
+    @pytest.mark.parametrize(
+        "name, given, expected", CONVERTED, ids=lambda value: getattr(value, "__name__", str(value))
+    )
     def test_converted(self, name, given, expected, typed):
         """A value of the declared type is taken, as the type that was declared."""
         mistakes = []
