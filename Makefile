@@ -14,6 +14,8 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check
 # Without pip it is half made: Debian's python3-venv was missing.
 VENV = $(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 PYTEST = $(BIN)/python -m pytest
+# The tests of several files side by side.
+ASIDE = --numprocesses=auto --dist=loadfile
 
 .DEFAULT_GOAL = help
 .PHONY: help run check test bench bench-large fuzz faults reference dist clean style
@@ -27,11 +29,11 @@ run: .venv/installed ## install into .venv, print Postfix's lines, start the ser
 	@$(BIN)/twistd -noy ppolicy.tac --pidfile=
 
 check: style ## format, lint, types, unit tests
-	$(PYTEST) --ignore=tests/live
+	$(PYTEST) $(ASIDE) --ignore=tests/live
 
 test: style ## make check and the live tests; as root it installs the Debian packages they need
 	@.ci/packages $(TEST_PACKAGES)
-	$(PYTEST)
+	$(PYTEST) $(ASIDE)
 
 style: .venv/installed-for-tests
 	$(BIN)/ruff format --check .
@@ -51,7 +53,7 @@ fuzz: .venv/installed-for-tests ## ten million hostile requests to a running ser
 
 faults: .venv/installed-for-tests ## kill the server a hundred times; database faults that last longer
 	@.ci/packages $(TEST_PACKAGES)
-	PPOLICY_KILLS=100 PPOLICY_LONG=1 $(PYTEST) tests/live/test_crash.py tests/live/test_database_faults.py
+	PPOLICY_KILLS=100 PPOLICY_LONG=1 $(PYTEST) tests/live/test_crash.py tests/live/test_database_faults.py tests/live/test_dnsbl.py
 
 reference: .venv/installed ## write MODULES and the other generated files again
 	$(BIN)/python -m ppolicy.reference
