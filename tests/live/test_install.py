@@ -184,8 +184,8 @@ class Forms:
         return copyTracked(self._folder / "checkout")
 
     def _dependencies(self):
-        # Nothing that has to be compiled: a machine of an administrator has no compiler. pyspf is plain Python, but
-        # comes without a wheel.
+        # Nothing that has to be compiled: a machine of an administrator has no compiler. pyspf is plain Python,
+        # but comes without a wheel.
         only = ("--only-binary", ":all:", "--no-binary", "pyspf")
         return makeVenv(self._folder / "dependencies", *only, *requirements())
 
