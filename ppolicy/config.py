@@ -6,6 +6,7 @@ import ast
 import difflib
 import importlib.util
 import inspect
+import ipaddress
 import linecache
 import logging
 import os
@@ -397,6 +398,7 @@ def _furtherChecks(options, folder):
         ("user", userId, options.user),
         ("group", groupId, options.group),
         ("dnsLists", ownlists.parse, options.dnsLists, folder),
+        *[("dnsTrusted", ipaddress.ip_address, one) for one in options.dnsTrusted],
         *[("dnsServers", nameServer, one) for one in options.dnsServers],
         ("database", _checkDatabase, options.database, folder, options.stateDir),
     ]

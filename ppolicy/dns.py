@@ -6,6 +6,7 @@ as unknown.
 """
 
 from collections import OrderedDict
+from ipaddress import ip_address
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
@@ -132,6 +133,13 @@ class Ahead(Lookups):
         return self._dns.ask(name, kind) if begun is None else begun.addCallback(_orRaise)
 
 
+def _canonical(addresses):
+    """
+    Addresses as L{ppolicy.nameserver.NameServer} writes its own.
+    """
+    return {str(ip_address(one)) for one in addresses}
+
+
 def _orRaise(answer):
     if isinstance(answer, BaseException):
         raise answer
@@ -149,14 +157,14 @@ class Resolver(Lookups):
 
     log = Logger()
 
-    def __init__(self, bridge, servers, size=50_000, timeout=6.0, trusted=("127.0.0.1", "::1")):
+    def __init__(self, bridge, servers, size=50_000, timeout=6.0, trusted=()):
         self.bridge = bridge
         self.reactor = bridge.reactor
         self.servers = servers
         self.timeout = timeout
         self.cache = AnswerCache(size)
         self.asked = self.fromCache = self.failed = 0
-        self._trusted = trusted
+        self._trusted = _canonical(trusted)
         self._underWay = {}
 
     def stop(self):
@@ -166,7 +174,7 @@ class Resolver(Lookups):
         for server in self.servers:
             server.stop()
 
-    def use(self, servers, size, timeout):
+    def use(self, servers, size, timeout, trusted=()):
         """
         Go on with other servers; what was answered is kept.
         """
@@ -176,6 +184,7 @@ class Resolver(Lookups):
                 server.stop()
         self.timeout = timeout
         self.cache.size = size
+        self._trusted = _canonical(trusted)
 
     def status(self):
         """

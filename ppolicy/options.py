@@ -79,6 +79,9 @@ class Options(Parameters):
         "name servers to ask: 'address', 'address:port', '[v6]:port'; by default those of /etc/resolv.conf. A "
         "caching one on this host is best: many lists refuse the large public ones",
     )
+    dnsTrusted: list[str] = parameter(
+        [], "addresses of name servers, beside those on this host, that are believed when they say DNSSEC is valid"
+    )
     dnsTimeout: float = parameter(
         6, "seconds that a look-up in the DNS may take, all servers together", minimum=0.1, maximum=60
     )

@@ -27,7 +27,9 @@ class Services:
         self.state = StateStore(bridge, database)
         self.tables = TableService(bridge, database)
         self._nameServers = nameServers(options.dnsServers)
-        self.dns = Resolver(bridge, self._connected(), options.dnsCacheSize, options.dnsTimeout)
+        self.dns = Resolver(
+            bridge, self._connected(), options.dnsCacheSize, options.dnsTimeout, options.dnsTrusted
+        )
         self.blocklists = Blocklists(bridge, self.dns, options.dnsLists, configuration.folder)
         self.smtp = Prober(bridge)
 
@@ -74,4 +76,4 @@ class Services:
         if wanted != self._nameServers:
             self._nameServers = wanted
             servers = self._connected()
-        self.dns.use(servers, options.dnsCacheSize, options.dnsTimeout)
+        self.dns.use(servers, options.dnsCacheSize, options.dnsTimeout, options.dnsTrusted)

@@ -283,6 +283,12 @@ class TestBroken:
             "3: a (Typed): pin: must be at least 1000, not a whole number",
         ]
 
+    def test_dnsTrusted(self, tmp_path):
+        """Who is trusted is an address, without a port."""
+        assert load(tmp_path, "dnsTrusted = ['192.0.2.53', '2001:db8::53']").warnings == []
+        with pytest.raises(ConfigError, match="dnsTrusted: '192.0.2.53:53' does not appear to be"):
+            load(tmp_path, "dnsTrusted = ['192.0.2.53:53']")
+
     def test_dnsServers(self, tmp_path):
         """Each name server that is none is named, with what it can be."""
         with pytest.raises(ConfigError) as raised:

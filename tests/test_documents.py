@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ppolicy.errors import DNSError
-from tests.serving import Serving
+from tests.serving import POSTFIX, Serving, asked
 
 DNS = (Path(__file__).parent.parent / "docs" / "dns").read_text(encoding="utf-8")
 
@@ -63,3 +63,35 @@ def test_checkAll(tmp_path):
     protocol.dataReceived(b"request=smtpd_access_policy\nsender=a@b\n\n")
     serving.clock.advance(0)
     assert transport.value() == b"action=WARN 0 0 0\n\n"
+
+
+ZEN = "zen.spamhaus.org"
+SITE = {
+    "example.net": {"TXT": [(b"v=spf1 ip4:192.0.2.0/25 -all",)]},
+    f"2.0.0.127.{ZEN}": {"A": ["127.0.0.2"]},
+    f"1.2.0.192.{ZEN}": {},
+    f"66.2.0.192.{ZEN}": {"A": ["127.0.0.2", "127.0.0.11"]},
+    "1.2.0.192.in-addr.arpa": {"PTR": ["mail.example.net"]},
+    "66.2.0.192.in-addr.arpa": {"PTR": ["mail.example.net"]},
+    "mail.example.net": {"A": ["192.0.2.1", "192.0.2.66"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("192.0.2.1", "prepend Received-SPF: Pass "),
+        ("192.0.2.66", "550 5.7.1 Several block lists"),
+        ("192.0.2.2", "DEFER_IF_PERMIT 4.7.1 Greylisted"),
+        ("192.0.2.200", "550 5.7.23 Message rejected due to: SPF fail"),
+    ],
+)
+def test_site(tmp_path, address, expected, monkeypatch):
+    """The policy of a whole site welcomes, greylists and refuses."""
+    monkeypatch.setattr("ppolicy.blocklistcheck.isPrivate", lambda _: False)  # addresses for documents
+    serving = Serving(tmp_path, listing("modules = {"), SITE)
+    protocol, transport = serving.connect()
+    protocol.dataReceived(asked(**POSTFIX | {"client_address": address}))
+    for _ in range(5):
+        serving.clock.advance(0)
+    assert transport.value().decode().startswith(f"action={expected}")
