@@ -155,7 +155,7 @@ class _Statement:
 
 class SharedTable:
     """
-    The methods are those of L{ppolicy.state.LocalTable}. C{behind} has no effect: other hosts must see a row.
+    The methods are those of L{ppolicy.localtable.LocalTable}. C{behind} has no effect: other hosts must see a row.
 
     @ivar _commits: {(name of a statement, its parameters): what writes the rows that have these}.
     """

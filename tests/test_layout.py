@@ -59,6 +59,7 @@ ORDER = [
         "rows",
         "groupcommit",
         "shared",
+        "localtable",
         "state",
         "nameserver",
         "dns",

@@ -11,7 +11,7 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from ppolicy import state
+from ppolicy import localtable
 from ppolicy.bridge import Bridge
 from ppolicy.errors import BackendError, ConfigError
 from ppolicy.purge import AT_ONCE
@@ -90,8 +90,8 @@ class TouchTests(SynchronousTestCase):
         """
         Memory is bounded: the row that was not touched for longest goes first.
         """
-        self.patch(state, "FRONT", 10)
-        self.patch(state, "EVICTED", 0)
+        self.patch(localtable, "FRONT", 10)
+        self.patch(localtable, "EVICTED", 0)
         for number in range(11):
             self.touch((str(number),))
         self.assertEqual(10, len(self.table))
@@ -210,8 +210,8 @@ class SQLiteTests(TestCase):
         """
         A table larger than memory: rows that are not in memory are read from the file.
         """
-        self.patch(state, "FRONT", 20)
-        self.patch(state, "EVICTED", 0)
+        self.patch(localtable, "FRONT", 20)
+        self.patch(localtable, "EVICTED", 0)
         store = self.store()
         for number in range(100):
             yield self.touch(store, (str(number),), behind=True)

@@ -1,0 +1,588 @@
+"""
+A table of state in memory, before the embedded database.
+"""
+
+import math
+from collections import OrderedDict
+from itertools import chain
+
+from sqlalchemy import bindparam, delete, func, literal_column, select
+from sqlalchemy.dialects.sqlite import insert
+from twisted.python.failure import Failure
+
+from ppolicy.bridge import inReactor, wait
+from ppolicy.errors import BackendError
+from ppolicy.groupcommit import GroupCommit
+from ppolicy.keyfilter import KeyFilter
+from ppolicy.lane import ALONE, RETRY
+from ppolicy.purge import AT_ONCE, Purge
+from ppolicy.rows import bucket, counted, digestOf, labelled, pattern, scanning, slack, storable
+from ppolicy.schema import SLOTS, STATE
+from ppolicy.statement import Compiled, ManyRows
+
+# Rows in memory, some 450 octets each; so many more come before the oldest leave it together.
+FRONT = 250_000
+EVICTED = 200
+# Rows loaded, or written, in one go.
+_PORTION = 2000
+
+
+class LocalTable:
+    """
+    One table in memory, before the file. Its front is bounded; while it holds the whole table, or a filter tells
+    that a key is not in the file, that key is new and nothing is read. Rows go to the file in batches, either
+    before the answer or, with write-behind, up to a second later.
+
+    A row is a tuple of what its kind keeps (L{ppolicy.schema.STATE}), and when it expires. Times are seconds
+    since 1970.
+
+    @ivar _rows: {digest of the key: row}, the front; the row that was not touched for longest comes first.
+    @ivar _dirty: {digest: (digest, *row, *columns)} of rows to be written with the next flush.
+    @ivar _flushes, _deletions: digests of the rows of write-behind that are being written, and being deleted.
+    @ivar _complete: is everything that the database has in the front as well?
+    @ivar _filter: a L{KeyFilter} with all keys of the table, once it is filled; C{_since} are the keys that came
+        since its filling began.
+    """
+
+    def __init__(self, store, schema, columns):
+        self.bridge = store.bridge
+        self.schema = schema
+        self.name = schema.name
+        self.kind = schema.info["kind"]
+        self.columns = columns
+        self.fields = tuple(name for name, _ in STATE[self.kind])
+        self._store = store
+        self._database = store.database
+        self._writes = self._database is not None and not self._database.readOnly
+        self._rows = OrderedDict()
+        self._shown = {}  # the readable columns, where no database has them
+        self._dirty = {}
+        self._complete = self._database is None
+        self._filter = self._since = None
+        self._forgotten = set()
+        self._evicted = False
+        self._loading = None
+        self._purge = Purge(self.bridge.reactor, self._deleteExpired)
+        self._flushing, self._flushes, self._isLate = 0, [], False
+        self._deletions = []
+        self._closed = False
+        if self._database is not None:
+            self._statements()
+
+    def _statements(self):
+        table, dialect = self.schema, self._database.dialect
+        row = [*(table.c[name] for name in self.fields), table.c.expires]
+        if self._writes:
+            upsert = insert(table).values({column.name: bindparam(column.name) for column in table.columns})
+            upsert = upsert.on_conflict_do_update(
+                index_elements=[table.c.key],
+                set_={column.name: upsert.excluded[column.name] for column in row},
+            )
+            self._upsert = ManyRows(Compiled(upsert, dialect))
+            self._commits = GroupCommit(self.bridge, self._database, self._write, self._again)
+            assert self._upsert.row == tuple(column.name for column in table.columns)
+            rowid = literal_column("rowid")
+            expired = select(rowid).select_from(table).where(table.c.expires <= bindparam("now"))
+            expired = rowid.in_(expired.limit(bindparam("most")))
+            self._expired = Compiled(delete(table).where(expired).returning(table.c.key), dialect)
+            self._delete = Compiled(delete(table).where(table.c.key == bindparam("digest")), dialect)
+            self._keys = Compiled(select(table.c.key), dialect)
+            self._count = Compiled(select(func.count()).select_from(table), dialect)
+        self._select = Compiled(select(*row).where(table.c.key == bindparam("digest")), dialect)
+        living = select(table.c.key, *row).where(table.c.expires > bindparam("now"))
+        self._youngest = Compiled(living.order_by(table.c.expires.desc()).limit(bindparam("most")), dialect)
+
+    def __len__(self):
+        return len(self._rows)
+
+    def described(self):
+        """
+        What it holds, for the status.
+        """
+        more = "" if self._complete else ", more in the file"
+        return f"{len(self._rows)} rows in memory{more}, {len(self._dirty)} to be written"
+
+    # Loading
+
+    def open(self):
+        """
+        Create the table and load its youngest rows, while requests are served already.
+        """
+        if self._writes:
+            self._database.create(self.schema)
+            self._database.whenReplaced.append(self._replaced)
+            self.bridge.reactor.callFromThread(self._load)
+
+    def close(self):
+        """
+        Write what is not yet written.
+        """
+        self._closed = True
+        self._purge.stop()
+        if self._loading is not None and self._loading.active():
+            self._loading.cancel()
+        self._flushAll()
+
+    def _replaced(self):
+        """
+        The front is no copy of the file any more.
+        """
+        if self._loading is not None and self._loading.active():
+            self._loading.cancel()
+        self._complete, self._filter = False, None
+        self._load()
+
+    def _load(self):
+        """
+        Read the youngest rows; of a table that is larger than the front all keys too, for the filter.
+        """
+        now = self._store.clock()
+        self._since, self._evicted = [], False
+
+        def load(connection):
+            query = self._youngest.bound({"now": now, "most": FRONT + 1})
+            return list(connection.stream(self._youngest.text, query)), self._filled(connection)
+
+        if self._closed:
+            return
+        # What was written before is on disk when the lane that writes has come to this.
+        self._flushAll()
+        written = self._database.submit(lambda connection: None)
+        written.addCallback(lambda _: self._database.load(load)).addCallbacks(self._loaded, self._notLoaded)
+
+    def _filled(self, connection):
+        """
+        In a thread: a filter with the keys of the file.
+        """
+        ((count,),) = connection.execute(self._count.text).fetchall()
+        filled = KeyFilter(max(2 * count, 4 * FRONT))
+        for (digest,) in connection.stream(self._keys.text):
+            filled.add(digest)
+        return filled
+
+    def _loaded(self, result):
+        """
+        Take the rows in portions, oldest first, so that no request waits for the whole table.
+        """
+        if self._closed:
+            return
+        rows, filled = result
+        complete = len(rows) <= FRONT
+        del rows[FRONT:]
+
+        def portion():
+            for digest, *row in rows[-_PORTION:]:
+                if digest not in self._forgotten:
+                    self._rows.setdefault(digest, tuple(row))
+            del rows[-_PORTION:]
+            if rows:
+                self._loading = self.bridge.reactor.callLater(0, portion)
+                return
+            self._loading = None
+            self._complete = complete and not self._evicted
+            self._forgotten.clear()
+            for digest in self._since:
+                filled.add(digest)
+            self._filter, self._since = filled, None
+            self._bound()
+
+        portion()
+
+    def _notLoaded(self, failure):
+        failure.trap(BackendError)
+        if self._closed:
+            return
+        # Until it works again, each miss asks the database itself.
+        self._loading = self.bridge.reactor.callLater(RETRY, self._load)
+
+    # Changing rows
+
+    @inReactor
+    def touch(self, key, ttl, firstTtl, columns=None, settle=0.0, behind=False):
+        """
+        Note that a key was met now. A row whose time is up counts as new, in the same step.
+
+        @param key: a text or a tuple of texts.
+        @param ttl: seconds the row lives on from now, once it is C{settle} seconds old.
+        @param firstTtl: seconds a new row lives if it is not touched again after C{settle} seconds.
+        @param columns: the texts for the readable columns, by default those of the key.
+        @param behind: True to answer before the row is on disk.
+        @return: (now, first, previous, count, expires): the present time by the store's clock, when the key
+            was met first, when before this time, how often with this time, and until when the row lives. A
+            count of 1 is a new row.
+        @raises BackendError: when the row cannot be read, or not be written before the answer.
+        """
+        digest, columns = digestOf(key, columns)
+        row = self._rows.get(digest)
+        if row is None:
+            row = self._miss(digest)
+        now = self._store.clock()
+        if row is None or row[4] <= now:
+            first = previous = now
+            count, expires = 1, now + firstTtl
+        else:
+            first, previous, _, count, expires = row
+            count += 1
+            if first > now:  # the clock was set back; nobody waits for it to catch up
+                first = previous = now
+            if now - first >= settle:
+                expires = now + ttl
+        self._keep(digest, (first, now, previous, count, expires), columns, behind)
+        return now, first, previous, count, expires
+
+    @inReactor
+    def take(self, key, rate, burst, n=1, columns=None, behind=False):
+        """
+        Take C{n} tokens out of a bucket that holds C{burst} and gets C{rate} new ones a second: the generic cell
+        rate algorithm (ITU-T I.371), which needs one number, the time when the bucket is full again. What is
+        refused takes nothing.
+
+        @return: (allowed, remaining, retryAfter): are there enough, how many are left, and after how many
+            seconds there would be enough; 0 when allowed, infinity when C{n} is more than a bucket holds.
+        @raises BackendError: when the bucket cannot be read or written.
+        """
+        digest, columns = digestOf(key, columns)
+        row = self._rows.get(digest)
+        if row is None:
+            row = self._miss(digest)
+        now = self._store.clock()
+        depth = burst / rate
+        full = now if row is None else min(max(row[1], now), now + depth)
+        allowed = full + n / rate <= now + depth + slack(burst)
+        if allowed:
+            full += n / rate
+        self._keep(digest, (int(allowed), full), columns, behind)
+        return bucket(allowed, full - now, rate, burst, n)
+
+    @inReactor
+    def add(self, key, n, window, columns=None, behind=False):
+        """
+        Add C{n} to a sum over the last C{window} seconds. The window moves in ten steps.
+
+        @return: the sum, C{n} included.
+        @raises BackendError: when the sum cannot be read or written.
+        """
+        digest, columns = digestOf(key, columns)
+        row = self._rows.get(digest)
+        if row is None:
+            row = self._miss(digest)
+        now = self._store.clock()
+        width = window / SLOTS
+        slot = int(now / width)
+        sums = [0.0] * SLOTS
+        if row is not None:  # where the clock was set back, what was counted counts on
+            gone = min(max(slot - row[0], 0), SLOTS)
+            sums[gone:] = row[1 : 1 + SLOTS - gone]
+        sums[0] += n
+        self._keep(digest, (slot, *sums, now + window + width), columns, behind)
+        return math.fsum(sums)
+
+    @inReactor
+    def get(self, key):
+        """
+        @return: what is kept under a key, {field: value} with C{expires}; None when there is nothing, or its
+            time is up.
+        @raises BackendError: when the row cannot be read.
+        """
+        digest, _ = digestOf(key, ())
+        row = self._rows.get(digest)
+        if row is None:
+            row = self._miss(digest)
+        if row is None or row[-1] <= self._store.clock():
+            return None
+        return dict(zip((*self.fields, "expires"), row, strict=True))
+
+    @inReactor
+    def put(self, key, values, ttl, columns=None, behind=False):
+        """
+        Keep values under a key for so many seconds, whatever was there before.
+
+        @param values: {field: value} for every field of the table's kind.
+        @raises BackendError: when the row cannot be written.
+        """
+        digest, columns = digestOf(key, columns)
+        values = storable(values, ttl)
+        row = (*(values[name] for name in self.fields), self._store.clock() + ttl)
+        self._keep(digest, row, columns, behind)
+
+    @inReactor
+    def delete(self, key):
+        """
+        @return: was there anything under this key?
+        @raises BackendError: when the row cannot be read or removed.
+        """
+        digest, _ = digestOf(key, ())
+        there = self.get(key) is not None
+        self._forget([digest])
+        return there
+
+    @inReactor
+    def scan(self, like=None, limit=1000):
+        """
+        Rows for people: {column: value, field: value, 'expires': …}, the youngest first.
+
+        @param like: {column: text}; C{*} in a text stands for anything, case does not count.
+        @param limit: at most so many rows.
+        @raises BackendError: when the table cannot be read.
+        """
+        return [row for _, row in self._scan(like, limit)]
+
+    @inReactor
+    def remove(self, like):
+        """
+        Delete all rows that L{scan} with the same C{like} would give.
+
+        @return: how many there were.
+        """
+        removed = 0
+        while found := self._scan(like, _PORTION):
+            self._forget([digest for digest, _ in found])
+            removed += len(found)
+        return removed
+
+    @inReactor
+    def alter(self, like, values, ttl):
+        """
+        Set fields of all rows that L{scan} with the same C{like} would give, and have them live so long.
+
+        @param values: {field: value}
+        @return: how many there were.
+        """
+        found = self._scan(like, FRONT)
+        expires = self._store.clock() + ttl
+        for digest, row in found:
+            changed = row | values | {"expires": expires}
+            fields = tuple(changed[name] for name in (*self.fields, "expires"))
+            self._keep(digest, fields, tuple(row.get(name, "") for name in self.columns), behind=True)
+        self._flushAll()
+        if self._writes:
+            wait(self._database.submit(lambda connection: None))
+        return len(found)
+
+    @inReactor
+    def statistics(self, where):
+        """
+        @param where: {name: function(columns of the schema, present time) -> condition}
+        @return: {name: how many rows there are for which the condition holds}.
+        """
+        if self._database is None:
+            raise BackendError("there is no database that could count")
+        self._flushAll()
+        wait(self._database.submit(lambda connection: None))
+        return counted(self._database, self.schema, where, self._store.clock())
+
+    def _scan(self, like, limit):
+        if self._database is None:
+            return self._scanMemory(like or {}, limit)
+        self._flushAll()
+        query = scanning(self.schema, self._database.dialect, like or {}, self._store.clock(), limit)
+        if self._writes:
+            wait(self._database.submit(lambda connection: None))
+        rows = wait(self._database.load(lambda connection: connection.execute(*query).fetchall()))
+        return labelled(self.schema, rows)
+
+    def _scanMemory(self, like, limit):
+        names = (*self.fields, "expires")
+        unknown = [column for column in like if column not in (*self.columns, *names)]
+        if unknown:
+            raise BackendError(f"table {self.name} has no column {unknown[0]}")
+        wanted = {column: pattern(text) for column, text in like.items()}
+        now = self._store.clock()
+        found = []
+        for digest, row in self._rows.items():
+            shown = dict(zip(names, row, strict=True)) | dict(zip(self.columns, self._shown[digest], strict=False))
+            if row[-1] > now and all(one.fullmatch(str(shown[column])) for column, one in wanted.items()):
+                found.append((digest, shown))
+        found.sort(key=lambda one: one[1]["expires"], reverse=True)
+        return found[:limit]
+
+    def _forget(self, digests):
+        if self._since is not None:
+            self._forgotten.update(digests)
+        for digest in digests:
+            self._rows.pop(digest, None)
+            self._shown.pop(digest, None)
+            self._dirty.pop(digest, None)
+        if self._writes:
+            self._deletions.append(digests)
+            try:
+                wait(
+                    self._database.submit(
+                        lambda connection: [self._delete(connection, digest=digest) for digest in digests] and None
+                    )
+                )
+            finally:
+                self._deletions.remove(digests)
+
+    def _miss(self, digest):
+        """
+        The row of a key that is not in the front, if the database has it.
+        """
+        if self._complete or (self._filter is not None and not self._filter.mayHave(digest)):
+            return None
+        # What creates the table, and what is on its way to the file, is waited for behind it.
+        isBehind = self._writes and (self._filter is None or self._isUnderWay(digest))
+        lane = self._database.submit if isBehind else self._database.read
+        try:
+            found = wait(lane(lambda connection: self._select(connection, digest=digest).fetchone(), True))
+        except BackendError as error:
+            if self._writes or not error.nothingThere:
+                raise
+            found = None
+        return self._rows.get(digest) or found  # another request may have been faster
+
+    def _isUnderWay(self, digest):
+        return any(digest in digests for digests in chain(self._flushes, self._deletions)) or any(
+            row[0] == digest for row in self._commits.rows()
+        )
+
+    def _keep(self, digest, row, columns, behind):
+        """
+        The row in the front, and on its way to the file.
+        """
+        rows = self._rows
+        if digest in rows:
+            rows[digest] = row
+            rows.move_to_end(digest)
+        else:
+            rows[digest] = row
+            if self._filter is not None:
+                self._filter.add(digest)
+            if self._since is not None:
+                self._since.append(digest)
+            if len(rows) > FRONT + EVICTED:
+                self._bound()
+        if self._writes:
+            if behind and not self._isLate:
+                self._dirty[digest] = (digest, *row, *columns)
+            else:
+                self._commit(digest, (digest, *row, *columns))
+        elif self._database is None:
+            self._shown[digest] = columns
+
+    def _bound(self):
+        rows = self._rows
+        if len(rows) <= FRONT or (self._since is not None and len(rows) <= 2 * FRONT):
+            return
+        self._evicted = True
+        self._complete = self._database is None
+        if self._filter is not None and self._filter.room < 0 and self._since is None:
+            self._filter.room = FRONT
+            self._load()
+        dirty, shown = self._dirty, self._shown
+        while len(rows) > FRONT:
+            digest, _ = rows.popitem(last=False)
+            if digest in dirty:
+                self._flushAll()
+                dirty = self._dirty
+            if shown:
+                del shown[digest]
+
+    # Writing
+
+    def _commit(self, digest, entry):
+        """
+        Wait until a row is on disk.
+        """
+        self._dirty.pop(digest, None)
+        problem = self._commits.add(entry)
+        if problem is not None:
+            raise BackendError(problem)
+
+    def _write(self, connection, entries):
+        """
+        In the thread: write rows.
+
+        @return: for each of them None, or why the database does not take it.
+        """
+        self._database.usable(connection, self.schema)
+        try:
+            self._upsert(connection, entries)
+        except self._database.Error as error:
+            if len(entries) == 1 or self._database.meaning(error) != ALONE:
+                raise
+            return [self._writeOne(connection, entry) for entry in entries]
+        return [None] * len(entries)
+
+    def _writeOne(self, connection, entry):
+        try:
+            self._upsert(connection, [entry])
+        except self._database.Error as error:
+            if self._database.meaning(error) != ALONE:
+                raise
+            return f"{self._database}: {self._database.explained(error)}"
+        return None
+
+    def flush(self):
+        """
+        Send the rows that were touched with write-behind to the database. When it is still busy with those of
+        before, rows are written before the answer until it has caught up: else they would be late.
+        """
+        if self._flushing:
+            self._isLate = True
+        else:
+            self._flushAll()
+
+    def _flushAll(self):
+        if not self._dirty or not self._writes:
+            return
+        self._flushes.append(self._dirty)
+        dirty, self._dirty = list(self._dirty.values()), {}
+        for start in range(0, len(dirty), _PORTION):
+            portion = dirty[start : start + _PORTION]
+            self._flushing += 1
+            done = self._database.submit(
+                lambda connection, portion=portion: self._write(connection, portion),
+                single=len(portion) <= ManyRows.EXACT,
+            )
+            done.addBoth(self._flushed, portion)
+
+    def _flushed(self, result, portion):
+        self._flushing -= 1
+        if not self._flushing:
+            self._flushes.clear()
+            self._isLate = False
+        if isinstance(result, Failure):
+            self._again(result.value, portion)
+
+    def _again(self, error, entries):
+        """
+        Keep rows that could not be written for the next flush. What the front had to forget meanwhile is lost:
+        a database that hangs must not fill the memory.
+        """
+        if not error.later:
+            return
+        for entry in entries:
+            digest = entry[0]
+            row = self._rows.get(digest)
+            if row is not None:
+                self._dirty.setdefault(digest, (digest, *row, *entry[len(row) + 1 :]))
+                if self._since is not None:
+                    self._since.append(digest)
+
+    def purge(self):
+        """
+        Delete expired rows, a portion at a time, while other work goes on between.
+        """
+        if self._writes:
+            self._purge.run()
+        elif self._database is None:
+            now = self._store.clock()
+            for digest in [digest for digest, row in self._rows.items() if row[-1] <= now]:
+                del self._rows[digest]
+                self._shown.pop(digest, None)
+
+    def _deleteExpired(self):
+        now = self._store.clock()
+        done = self._database.submit(
+            lambda connection: self._expired(connection, now=now, most=AT_ONCE).fetchall()
+        )
+        return done.addCallback(self._deletedExpired)
+
+    def _deletedExpired(self, keys):
+        now = self._store.clock()
+        for (digest,) in keys:
+            row = self._rows.get(digest)
+            if row is not None and row[-1] <= now and digest not in self._dirty:
+                del self._rows[digest]
+        return len(keys)
