@@ -151,12 +151,15 @@ def importTables(path, asJson, url, source, tables):
     unknown = set(tables) - {one.table for one in imports}
     if unknown:
         raise PPolicyError(f"no greylist and no list has the table {min(unknown)}")
-    done = {}
+    same = origin is opened
+    with origin:  # before the checks start, which make tables that are missing
+        done = {one.table: _putAside(one, origin, same) for one in imports}
 
     def dialogue():
         with origin:
             for one in imports:
-                done[one.table] = yield from _importOne(one, origin, same=origin is opened)
+                if done[one.table] is None:
+                    done[one.table] = yield from _importOne(one, origin, same)
 
     converse(path, dialogue())
     show(done, asJson)
@@ -183,6 +186,35 @@ def _imports(generation):
     return [found[name] for name in sorted(found)]
 
 
+def _aside(name):
+    return f"{name}_27"
+
+
+def _putAside(one, origin, same):
+    """
+    Make room for the table of today.
+
+    @param same: is the table in the database in which that one will be?
+    @return: a sentence when there is nothing to import, else None.
+    """
+    database, connection = origin.database, origin.connection
+    present = database.columns(connection, one.table)
+    if same and database.columns(connection, _aside(one.table)) is not None:
+        return None  # an import that was not finished
+    if present is None or (same and noted(database, connection, one.table) is not None):
+        return "there is no such table of 2.7"
+    if same:
+        if (
+            not one.times
+            or not set(one.times) <= set(present)
+            or not database.isDate(connection, one.table, one.times[0])
+        ):
+            return "is used as it is"
+        quote = database.dialect.identifier_preparer.quote
+        connection.execute(f"ALTER TABLE {quote(one.table)} RENAME TO {quote(_aside(one.table))}")
+    return None
+
+
 def _importOne(one, origin, same):
     """
     A dialogue with the check that takes the rows.
@@ -190,22 +222,7 @@ def _importOne(one, origin, same):
     @return: a sentence about what was done.
     """
     database, connection = origin.database, origin.connection
-    name, aside = one.table, f"{one.table}_27"
-    present = database.columns(connection, name)
-    if same and database.columns(connection, aside) is not None:
-        name = aside  # an import that was not finished
-    elif present is None or (same and noted(database, connection, name) is not None):
-        return "there is no such table of 2.7"
-    elif same:
-        if (
-            not one.times
-            or not set(one.times) <= set(present)
-            or not database.isDate(connection, name, one.times[0])
-        ):
-            return "is used as it is"
-        quote = database.dialect.identifier_preparer.quote
-        connection.execute(f"ALTER TABLE {quote(name)} RENAME TO {quote(aside)}")
-        name = aside
+    name = _aside(one.table) if same else one.table
     present = database.columns(connection, name)
     missing = [wanted for wanted in (*one.columns, *one.times) if wanted not in present]
     if missing:

@@ -140,6 +140,7 @@ class SQLiteTests(TestCase):
         self.addCleanup(self.bridge.stop)
         self.now = 1000.0
         self.stores = []
+        self.addCleanup(self._stopAll)  # the last one is the first: before the folder goes
 
     def store(self, **keywords):
         store = StateStore(self.bridge, SQLite(reactor, self.path, **keywords), clock=lambda: self.now)
@@ -148,7 +149,7 @@ class SQLiteTests(TestCase):
         return store
 
     @inlineCallbacks
-    def tearDown(self):
+    def _stopAll(self):
         for store in self.stores:
             yield store.stop()
 

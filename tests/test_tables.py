@@ -7,7 +7,7 @@ from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from ppolicy import tables
+from ppolicy import memory, tables
 from ppolicy.errors import BackendError, ConfigError
 from ppolicy.tables import COMBINATIONS, ListTable, TableService, columnList, combinations
 from tests.listing import HOSTILE, Listing
@@ -672,6 +672,7 @@ class MemoryTests(Tables):
         """
         A change that comes while a large table is being loaded is not missed.
         """
+        self.patch(memory, "_EASE", 0.1)
         table = yield self.table(cacheAll=True)
         self.sql(
             "INSERT INTO friends WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)"
