@@ -5,7 +5,7 @@ BIN = .venv/bin
 CONF = ppolicy.conf
 
 # Debian packages, beside Python, that the live tests and the benchmarks need.
-TEST_PACKAGES = git ldnsutils mariadb-server postfix unbound
+TEST_PACKAGES = git ldnsutils mariadb-server p0f postfix unbound
 BENCH_PACKAGES = gcc libc6-dev postgrey policyd-rate-limit postfix-policyd-spf-python mariadb-server unbound
 
 # Installed again when one of these has changed.

@@ -5,6 +5,7 @@ The documents tell the truth: generated ones are fresh, examples work, everythin
 import ast
 import inspect
 import re
+import shutil
 import textwrap
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -41,8 +42,12 @@ def examples():
 def test_example(tmp_path, kind, example):
     """An example of MODULES configures a check of that type, which starts, answers a request and stops."""
     example = example.replace("/tmp/", f"{tmp_path}/").replace("'sleep': 5", "'sleep': 0")  # noqa: S108
-    name = re.match(r"modules\['(\w+)'\]", example)[1]
+    example = example.replace("/var/lib/GeoIP/", f"{tmp_path}/")
+    for name, data in (("Country", "GeoIP2-Country"), ("City", "GeoIP2-City"), ("ASN", "GeoLite2-ASN")):
+        shutil.copy(ROOT / "tests" / "data" / "geoip" / f"{data}-Test.mmdb", tmp_path / f"GeoLite2-{name}.mmdb")
+    (tmp_path / "traps.txt").write_text("trap@example.com\n", encoding="utf-8")
     (tmp_path / "networks.txt").write_text("192.0.2.0/24 example\n", encoding="utf-8")
+    name = re.match(r"modules\['(\w+)'\]", example)[1]
     serving = Serving(
         tmp_path,
         f"{example}\ndef check(factory, data, port):\n    code, info = factory.check('{name}', data)\n"
