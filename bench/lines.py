@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 
-from bench import dns_lines, reputation_lines, state_lines
+from bench import country_lines, dns_lines, reputation_lines, state_lines
 from bench.load import measure
 from bench.servers import Floor, PPolicy
 from bench.table import Gate, Row, ratios
@@ -261,6 +261,7 @@ LINES = {
     "list": state_lines.cachedList,
     "dns": dns_lines.lookups,
     "spf": reputation_lines.spf,
+    "country": country_lines.country,
     "cold": reputation_lines.cold,
     "reputation": reputation_lines.cachedReputation,
     "memory": memory,
