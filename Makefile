@@ -5,7 +5,9 @@ BIN = .venv/bin
 CONF = ppolicy.conf
 
 # Debian packages, beside Python, that the live tests and the benchmarks need.
-TEST_PACKAGES = git ldnsutils mariadb-server p0f postfix unbound
+TEST_PACKAGES = git ldnsutils mariadb-server p0f postfix slapd unbound
+# python-ldap is compiled.
+LDAP_PACKAGES = gcc libc6-dev python3-dev libldap-dev libsasl2-dev
 BENCH_PACKAGES = gcc libc6-dev postgrey policyd-rate-limit postfix-policyd-spf-python mariadb-server unbound
 
 # Installed again when one of these has changed.
@@ -73,5 +75,7 @@ clean: ## remove what these commands made, .venv too; what the server keeps in s
 
 .venv/installed-for-tests: $(INPUTS)
 	@$(VENV)
+	@.ci/packages $(LDAP_PACKAGES)
 	$(PIP) install --quiet --editable '.[test]'
+	@$(PIP) install --quiet --editable '.[ldap]' || echo "python-ldap cannot be compiled. What needs it is skipped." >&2
 	@touch .venv/installed $@
