@@ -55,7 +55,7 @@ fuzz: .venv/installed-for-tests ## ten million hostile requests to a running ser
 
 faults: .venv/installed-for-tests ## kill the server a hundred times; database faults that last longer
 	@.ci/packages $(TEST_PACKAGES)
-	PPOLICY_KILLS=100 PPOLICY_LONG=1 $(PYTEST) tests/live/test_crash.py tests/live/test_database_faults.py tests/live/test_dnsbl.py
+	PPOLICY_KILLS=100 PPOLICY_LONG=1 $(PYTEST) tests/live/test_crash.py tests/live/test_database_faults.py tests/live/test_dnsbl.py tests/test_limiting.py
 
 reference: .venv/installed ## write MODULES and the other generated files again
 	$(BIN)/python -m ppolicy.reference

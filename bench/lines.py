@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 
-from bench import country_lines, dns_lines, reputation_lines, state_lines
+from bench import country_lines, dns_lines, limit_lines, reputation_lines, state_lines
 from bench.load import measure
 from bench.servers import Floor, PPolicy
 from bench.table import Gate, Row, ratios
@@ -257,11 +257,13 @@ LINES = {
     "known": state_lines.known,
     "mariadb": state_lines.mariadb,
     "take": state_lines.take,
+    "limits": limit_lines.limits,
+    "limitGrowth": limit_lines.limitGrowth,
     "growth": state_lines.growth,
     "list": state_lines.cachedList,
+    "country": country_lines.country,
     "dns": dns_lines.lookups,
     "spf": reputation_lines.spf,
-    "country": country_lines.country,
     "cold": reputation_lines.cold,
     "reputation": reputation_lines.cachedReputation,
     "memory": memory,

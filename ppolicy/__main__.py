@@ -172,6 +172,8 @@ def explain(path, write, asJson, request):
 
 main.add_command(administration.greylist)
 main.add_command(administration.lists)
+main.add_command(administration.limit)
+main.add_command(administration.trap)
 main.add_command(databasecommands.db)
 
 

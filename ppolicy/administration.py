@@ -1,5 +1,5 @@
 """
-The commands about what checks keep: C{ppolicy greylist} and C{ppolicy list}.
+The commands about what checks keep: C{ppolicy greylist}, C{ppolicy list}, C{ppolicy limit} and C{ppolicy trap}.
 """
 
 import csv
@@ -64,6 +64,15 @@ def converse(path, dialogue):
             wanted = dialogue.send(control.ask(socket, "command", **wanted))
     except StopIteration:
         return
+
+
+def configured(path, family):
+    """
+    The names of the checks of a family.
+    """
+    from ppolicy import offline
+
+    return [spec.name for spec in offline.load(path).specs if spec.cls.family == family]
 
 
 def show(answer, asJson, rows=None):
@@ -306,3 +315,95 @@ def exportList(chosen, path, asJson, table):
     converse(path, dialogue())
     if asJson:
         click.echo(json.dumps({"rows": rows}, default=str))
+
+
+@click.group()
+def limit():
+    """
+    What limits have counted.
+
+    KEY is what a limit counts by; several values have blanks between them, and * in it stands for anything.
+    """
+
+
+@limit.command("list")
+@options
+@click.argument("name", required=False)
+@click.option("--key", metavar="TEXT", help="What the key looks like.")
+@click.option("--limit", default=100, show_default=True, help="At most so many of each check.")
+def listLimits(path, asJson, name, key, limit):
+    """
+    List keys, those that stay longest first; NAME is a check, without it all are listed.
+    """
+    names = [name] if name else configured(path, "limit") or [None]
+    found = []
+
+    def dialogue():
+        for one in names:
+            answer = yield request("limit", one, "list", key=key, limit=limit)
+            found.extend({"check": one, **row} for row in answer["limits"])
+
+    converse(path, dialogue())
+    if asJson:
+        show({"limits": found}, asJson)
+        return
+    # Each check has columns of its own.
+    for rows in [[row for row in found if row["check"] == one] for one in names] if found else [[]]:
+        if rows or not found:
+            table(rows)
+
+
+@limit.command("show")
+@options
+@click.argument("name")
+@click.argument("key")
+def showLimit(path, asJson, name, key):
+    """
+    Show what was counted for a key, and its limits.
+    """
+    show(ask(path, "limit", name, "show", key=key), asJson, "limits")
+
+
+@limit.command("reset")
+@options
+@click.argument("name")
+@click.argument("key")
+def resetLimit(path, asJson, name, key):
+    """
+    Forget what was counted for a key: it starts again.
+    """
+    show(ask(path, "limit", name, "reset", key=key), asJson)
+
+
+@click.group()
+def trap():
+    """
+    Clients that went into a trap.
+
+    A text with * in it stands for everything that looks like it.
+    """
+
+
+def _trapped(function):
+    function = click.option("--client", metavar="TEXT", help="Client address or network.")(function)
+    return options(click.option("--check", metavar="NAME", help="The check, where there are several.")(function))
+
+
+@trap.command("list")
+@_trapped
+@click.option("--limit", default=100, show_default=True, help="At most so many.")
+def listTrapped(path, asJson, check, client, limit):
+    """
+    List clients, those that stay longest first.
+    """
+    answer = ask(path, "trap", check, "list", client=client, limit=limit)
+    show(answer, asJson, next(iter(answer)))
+
+
+@trap.command("remove")
+@_trapped
+def removeTrapped(path, asJson, check, client):
+    """
+    Let clients go.
+    """
+    show(ask(path, "trap", check, "remove", client=client), asJson)
