@@ -79,6 +79,9 @@ class DistinctLimit(LimitCheck):
         50, "values that are remembered of each key; more than limit", minimum=2, maximum=100
     )
     table: str = parameter("distinct_limits", "table of the values")
+    notify: Callable | None = parameter(
+        None, "a function (name, key, info, data), called in a thread for each new value beyond the limit"
+    )
 
     def start(self):
         if self.maxValues <= self.limit:
