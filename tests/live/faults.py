@@ -243,6 +243,12 @@ class Status:
             self._others.append(thread)
 
     def _command(self):
+        for _ in range(3):  # the first look may be too soon, or on a busy machine too late
+            self._printStatus()
+            if self._end.wait(0.3):
+                return
+
+    def _printStatus(self):
         done = subprocess.run(
             [sys.executable, "-m", "ppolicy", "status", "-c", str(self.server.configuration)],
             stdin=subprocess.DEVNULL,
@@ -251,9 +257,9 @@ class Status:
             timeout=20,
             check=False,
         )
-        self.printed = done.stdout + done.stderr
+        self.printed += done.stdout + done.stderr
         if done.returncode != 0:
-            self.broken.append(f"ppolicy status: {done.returncode}: {self.printed}")
+            self.broken.append(f"ppolicy status: {done.returncode}: {done.stdout}{done.stderr}")
 
     def _rows(self):
         begun = time.monotonic()

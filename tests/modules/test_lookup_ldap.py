@@ -5,6 +5,7 @@ Tests for the LookupLDAP check module.
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 import pytest
 from twisted.internet import reactor
@@ -235,8 +236,8 @@ class ParameterTests(Prepared, SynchronousTestCase):
         """
         self.assertIn("LDAP directory", Registry().find("LookupLDAP").__doc__)
         check = make("LookupLDAP", **NEEDED)
-        self.patch(sys, "modules", {**sys.modules, "ldap": None})
-        error = self.assertRaises(ConfigError, check.start)
+        with mock.patch.dict(sys.modules, {"ldap": None}):
+            error = self.assertRaises(ConfigError, check.start)
         self.assertIn("pip install 'ppolicy[ldap]'", str(error))
 
 
