@@ -205,8 +205,13 @@ class ParameterTests(Prepared, SynchronousTestCase):
         """
         The parameters of 2.7 are accepted, in any case of the scope.
         """
-        self.prepared(scope="ONELEVEL", bind_dn="", bind_pass="x", bind_method="simple", attributes=["mail"])
-        self.prepared(scope="base", bind_dn="cn=me", bind_pass="x", bind_method=128, attributes="mail")
+        for scope, name, method, attributes in (
+            ("ONELEVEL", "", "simple", ["mail"]),
+            ("base", "cn=me", 128, "mail"),
+        ):
+            old = {"scope": scope, "bind_dn": name, "bind_pass": "x", "bind_method": method}
+            check = self.prepared(**old, attributes=attributes)
+            self.assertEqual((scope, name, attributes), (check.scope, check.bind_dn, check.attributes))
 
     def test_refused(self):
         """
