@@ -3,54 +3,32 @@ A real p0f for the tests, which watches loopback, and TCP connections for it to 
 """
 
 import os
-import shutil
-import signal
 import socket
-import subprocess
-import tempfile
-import time
 from pathlib import Path
+
+from .daemon import Daemon
 
 PROGRAM = "/usr/sbin/p0f"
 
 
-class P0f:
+class P0f(Daemon):
     """
     A p0f that sees the connections made with C{connect()}; its socket has the same path over restarts.
     """
 
     def __init__(self):
-        self._folder = Path(tempfile.mkdtemp(prefix="ppolicy-p0f-"))
-        self.socket = self._folder / "socket"
-        self._log = self._folder / "log"
-        self._process = None
+        super().__init__("p0f")
+        self.socket = self.folder / "socket"
         self._listeners = {
             4: socket.create_server(("127.0.0.1", 0)),
             6: socket.create_server(("::1", 0), family=socket.AF_INET6),
         }
 
-    def start(self):
-        """
-        Start, and wait until it watches.
-        """
-        assert self._process is None
+    def command(self):
         ports = " or ".join(f"tcp port {one.getsockname()[1]}" for one in self._listeners.values())
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [PROGRAM, "-i", "lo", "-s", str(self.socket), ports],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        deadline = time.monotonic() + 20
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise AssertionError(f"p0f does not run:\n{self.log()}")
-            time.sleep(0.02)
-        return self
+        return [PROGRAM, "-i", "lo", "-s", str(self.socket), ports]
 
-    def _answers(self):
+    def isReady(self):
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(str(self.socket))
@@ -70,41 +48,10 @@ class P0f:
         accepted.close()
         client.close()
 
-    def freeze(self):
-        """
-        Let it hang: questions are taken by the system, but not answered.
-        """
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self):
-        """
-        Let it go on after `freeze()`.
-        """
-        self._process.send_signal(signal.SIGCONT)
-
-    def kill(self):
-        """
-        Stop without any warning.
-        """
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
     def close(self):
-        """
-        Leave nothing behind: no process, no files.
-        """
-        self.kill()
         for one in self._listeners.values():
             one.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def log(self):
-        """
-        What it has printed, over all starts.
-        """
-        return self._log.read_text(encoding="utf-8", errors="backslashreplace")
+        super().close()
 
 
 def missing():

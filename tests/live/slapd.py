@@ -5,13 +5,11 @@ A real OpenLDAP server for the tests, and what can happen to it.
 import base64
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import tempfile
-import time
 from pathlib import Path
 
+from .daemon import Daemon
 from .ports import freePort
 
 HOST = "127.0.0.1"
@@ -55,7 +53,7 @@ def _line(name, value):
     return f"{name}:: {base64.b64encode(octets).decode()}"
 
 
-class Slapd:
+class Slapd(Daemon):
     """
     An OpenLDAP server on free ports of loopback; ports and data stay the same over restarts.
 
@@ -65,10 +63,8 @@ class Slapd:
     """
 
     def __init__(self, entries="", options="", tls=None):
+        super().__init__("slapd")
         self.port, self.tlsPort = freePort(), freePort()
-        self.folder = Path(tempfile.mkdtemp(prefix="ppolicy-slapd-"))
-        self._log = self.folder / "log"
-        self._process = None
         self._urls = f"ldap://{HOST}:{self.port}/"
         if tls is not None:
             options += f"\nTLSCertificateFile {tls}/server.pem\nTLSCertificateKeyFile {tls}/server-key.pem"
@@ -103,75 +99,15 @@ class Slapd:
     def tlsUri(self):
         return f"ldaps://{HOST}:{self.tlsPort}"
 
-    def start(self):
-        """
-        Start, and wait until it takes connections.
-        """
-        assert self._process is None
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [PROGRAM, "-d", "0", "-h", self._urls, "-f", str(self._configuration)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        deadline = time.monotonic() + 20
-        while not self._listens():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise AssertionError(f"slapd does not answer:\n{self.log()}")
-            time.sleep(0.02)
-        return self
+    def command(self):
+        return [PROGRAM, "-d", "0", "-h", self._urls, "-f", str(self._configuration)]
 
-    def _listens(self):
+    def isReady(self):
         try:
             socket.create_connection((HOST, self.port), 0.5).close()
         except OSError:
             return False
         return True
-
-    def stop(self):
-        """
-        Stop as an administrator does, and by force if that takes too long.
-        """
-        if self._process is None:
-            return
-        self.thaw()
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            pass
-        self.kill()
-
-    def kill(self):
-        """
-        Stop without any warning.
-        """
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def freeze(self):
-        """
-        Let it hang: the system takes connections for it, but nothing is answered.
-        """
-        self._process.send_signal(signal.SIGSTOP)
-        deadline = time.monotonic() + 10
-        while any(state != "T" for state in self._states()):
-            assert time.monotonic() < deadline, "slapd does not stop"
-            time.sleep(0.005)
-
-    def _states(self):
-        for one in Path(f"/proc/{self._process.pid}/task").glob("*/stat"):
-            yield one.read_text().rpartition(") ")[2][0]
-
-    def thaw(self):
-        """
-        Let it go on after `freeze()`.
-        """
-        self._process.send_signal(signal.SIGCONT)
 
     def connections(self):
         """
@@ -182,19 +118,6 @@ class Slapd:
             _, local, _, state = one.split()[:4]
             found += int(local.rpartition(":")[2], 16) in (self.port, self.tlsPort) and state == "01"
         return found
-
-    def close(self):
-        """
-        Leave nothing behind: no process, no files.
-        """
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def log(self):
-        """
-        What it has printed, over all starts.
-        """
-        return self._log.read_text(encoding="utf-8", errors="backslashreplace")
 
 
 def missing():

@@ -3,16 +3,14 @@ A real unbound for the tests: a resolver on loopback that knows what it is told,
 """
 
 import shutil
-import signal
 import subprocess
-import tempfile
-import time
 from pathlib import Path
 
 import dns.exception
 import dns.message
 import dns.query
 
+from .daemon import Daemon
 from .ports import freePort
 
 PROGRAM = "/usr/sbin/unbound"
@@ -43,7 +41,7 @@ remote-control:
 """
 
 
-class Unbound:
+class Unbound(Daemon):
     """
     An unbound on a free port of loopback, IPv4 and IPv6; the port stays the same over restarts.
 
@@ -52,45 +50,29 @@ class Unbound:
     """
 
     def __init__(self, records, signed=None):
+        super().__init__("unbound")
         self.port = freePort()
-        self._folder = Path(tempfile.mkdtemp(prefix="ppolicy-unbound-"))
-        self._log = self._folder / "log"
-        self._process = None
         data = [f"    local-data: '{one}'" for one in (*ROOT, *records)]
         more = []
         if signed is not None:
             data += [f'    local-zone: "{signed.name}" transparent', f'    trust-anchor-file: "{signed.key}"']
             more = ["auth-zone:", f'    name: "{signed.name}"', f'    zonefile: "{signed.zone}"']
             more += ["    for-downstream: no", "    for-upstream: yes", "    fallback-enabled: no"]
-        (self._folder / "conf").write_text(
+        (self.folder / "conf").write_text(
             CONFIGURATION.format(
                 port=self.port,
-                folder=self._folder,
+                folder=self.folder,
                 data="\n".join(data),
                 more="\n".join(more),
                 modules="iterator" if signed is None else "validator iterator",
             )
         )
 
-    def start(self):
-        """
-        Start, and wait until it answers.
-        """
-        assert self._process is None
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [PROGRAM, "-d", "-c", str(self._folder / "conf")],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        deadline = time.monotonic() + 20
-        while not all(map(self._answers, HOSTS)):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise AssertionError(f"unbound does not answer:\n{self.log()}")
-            time.sleep(0.02)
-        return self
+    def command(self):
+        return [PROGRAM, "-d", "-c", str(self.folder / "conf")]
+
+    def isReady(self):
+        return all(map(self._answers, HOSTS))
 
     def _answers(self, host):
         try:
@@ -99,60 +81,12 @@ class Unbound:
             return False
         return True
 
-    def stop(self):
-        """
-        Stop as an administrator does, and by force if that takes too long.
-        """
-        if self._process is None:
-            return
-        self.thaw()
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            pass
-        self.kill()
-
-    def kill(self):
-        """
-        Stop without any warning.
-        """
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def freeze(self):
-        """
-        Let it hang: the system takes questions for it, but nothing is answered.
-        """
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self):
-        """
-        Let it go on after `freeze()`.
-        """
-        self._process.send_signal(signal.SIGCONT)
-
     def cpu(self):
         """
         Seconds of CPU time that it has used since it was started.
         """
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100
-
-    def close(self):
-        """
-        Leave nothing behind: no process, no files.
-        """
-        self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def log(self):
-        """
-        What it has printed, over all starts.
-        """
-        return self._log.read_text(encoding="utf-8", errors="backslashreplace")
 
 
 class SignedZone:
