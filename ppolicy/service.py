@@ -1,5 +1,5 @@
 """
-Start and stop everything, in order: ports, state, the first generation; reload; the control socket's verbs.
+Start and stop everything, in order: ports, state, the first generation; reload.
 """
 
 import fcntl
@@ -25,7 +25,6 @@ from ppolicy import __version__, config, garbage, listeners
 from ppolicy.bridge import Bridge
 from ppolicy.cache import ResultCache
 from ppolicy.control import ControlListener
-from ppolicy.dryrun import carryOut, explain
 from ppolicy.errors import ConfigError, PPolicyError
 from ppolicy.logs import ToTwisted
 from ppolicy.options import AT_START
@@ -36,6 +35,7 @@ from ppolicy.services import Services
 from ppolicy.sqlite import SQLite
 from ppolicy.target import Target, parse
 from ppolicy.threads import ThreadPool
+from ppolicy.verbs import Verbs
 from ppolicy.watchdog import Watchdog
 from ppolicy.writer import LineWriter
 
@@ -144,14 +144,14 @@ class PPolicyService(Service):
 
     def __init__(self, configuration, reactor=None):
         self._reactor = reactor
-        self._configuration = configuration
+        self.configuration = configuration
         self.server = None
         self._ports = {}
         self._control = None
         self._lock = None
-        self._writer = None
+        self.writer = None
         self._logging = None
-        self._started = time.time()
+        self.started = time.time()
         self._reloadPool = None
         self._reloading = None
         self._reloadAgain = False
@@ -167,9 +167,9 @@ class PPolicyService(Service):
         self._reactor.seconds = time.monotonic
         # A busy worker thread must not keep the interpreter from the reactor for long.
         sys.setswitchinterval(SWITCH)
-        self.server = Server(self._reactor, self._configuration.options)
+        self.server = Server(self._reactor, self.configuration.options)
         self._raiseFileLimit()
-        self._ports = self._bind(self._configuration.options.ppolicyPort, {})
+        self._ports = self._bind(self.configuration.options.ppolicyPort, {})
 
     def startService(self):
         try:
@@ -180,7 +180,7 @@ class PPolicyService(Service):
         self._reactor.callWhenRunning(self._takeSignals)
 
     def _startAll(self):
-        configuration, options, server = self._configuration, self._configuration.options, self.server
+        configuration, options, server = self.configuration, self.configuration.options, self.server
         self._logging = ToTwisted()
         logging.getLogger().addHandler(self._logging)
         self._setLogLevel(options)
@@ -188,10 +188,10 @@ class PPolicyService(Service):
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         self._dropPrivileges(options, folder)
         self._lock = lockFolder(folder)
-        self._writer = LineWriter(_target(configuration))
-        self._writer.start()
+        self.writer = LineWriter(_target(configuration))
+        self.writer.start()
         self._setRequestLog(options)
-        if options.requestLog and self._writer.goesNowhere():
+        if options.requestLog and self.writer.goesNowhere():
             self.log.warn(
                 "request lines go to stdout, which is /dev/null here; set logTarget to a file or 'syslog'"
             )
@@ -219,7 +219,7 @@ class PPolicyService(Service):
         @raises ConfigError: when one cannot be bound; then the new ones are closed again.
         """
         bound = {}
-        folder = self._configuration.folder
+        folder = self.configuration.folder
         try:
             for port in ports:
                 for wanted in listeners.parsePort(port, folder):
@@ -239,15 +239,8 @@ class PPolicyService(Service):
         return bound
 
     def _listenControl(self, path):
-        verbs = {
-            "status": lambda request: self.status(),
-            "reload": lambda request: self.reload(),
-            "cache.flush": self._flushCache,
-            "explain": self._explain,
-            "command": self._command,
-        }
         listeners.removeStale(path)
-        self._control = self._reactor.listenUNIX(str(path), ControlListener(verbs), mode=0o660)
+        self._control = self._reactor.listenUNIX(str(path), ControlListener(Verbs(self).table()), mode=0o660)
 
     def _dropPrivileges(self, options, folder):
         if options.user is None:
@@ -274,7 +267,7 @@ class PPolicyService(Service):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        if hard != resource.RLIM_INFINITY and hard < self._configuration.options.connLimit + 100:
+        if hard != resource.RLIM_INFINITY and hard < self.configuration.options.connLimit + 100:
             self.log.warn("at most {hard} files may be open, too few for connLimit", hard=hard)
 
     def _setLogLevel(self, options):
@@ -283,7 +276,7 @@ class PPolicyService(Service):
 
     def _setRequestLog(self, options):
         form = FORMS.get(options.requestLog)
-        self.server.requestLog = form(self._writer) if form else None
+        self.server.requestLog = form(self.writer) if form else None
 
     def _takeSignals(self):
         # Twisted's own handling of SIGTERM would end the process by that signal; exit 0 says it was clean.
@@ -325,7 +318,7 @@ class PPolicyService(Service):
         server.bridge.watch.stop()
         for pool in (server.modulePool, server.policyPool, self._reloadPool):
             pool.stop()
-        self._writer.stop()
+        self.writer.stop()
         garbage.end()
         logging.getLogger().removeHandler(self._logging)
         os.close(self._lock)
@@ -375,7 +368,7 @@ class PPolicyService(Service):
             if wanted not in ports:
                 port.stopListening()
         predecessor, server.generation = server.generation, generation
-        self._configuration = generation.configuration
+        self.configuration = generation.configuration
         server.cache.resize(generation.options.cacheSize)
         server.services.follow(generation.options)
         self._setLogLevel(generation.options)
@@ -390,96 +383,17 @@ class PPolicyService(Service):
         """
         In a thread, because a configuration may take its time.
         """
-        configuration = config.load(self._configuration.path)
+        configuration = config.load(self.configuration.path)
         self.server.services.prepare(configuration)
         generation = Generation(number, configuration, self.server)
         generation.start(self.server.generation)
         return generation
-
-    # Verbs
 
     def listeners(self):
         """
         The ports as text.
         """
         return [listeners.describe(wanted) for wanted in self._ports]
-
-    def status(self):
-        """
-        What the server is doing, as a dictionary.
-        """
-        server = self.server
-        generation = server.generation
-        services = server.services
-        database = services.state.database
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "uptime": round(time.time() - self._started),
-            "configuration": str(self._configuration.path),
-            "generation": generation.number,
-            "listeners": self.listeners(),
-            "connections": {"open": len(server.connections), "limit": generation.options.connLimit},
-            "requests": {
-                "answered": server.requests,
-                "waiting": server.bridge.working,
-                "failed": server.failures,
-                "beyondConnLimit": server.overLimit,
-                "blockedReactor": server.bridge.watch.reports,
-            },
-            "cache": {"entries": len(server.cache), "size": server.cache.size},
-            "threads": {
-                pool: {"busy": one.busy, "writtenOff": one.writtenOff, "size": one.size}
-                for pool, one in (("module", server.modulePool), ("policy", server.policyPool))
-            },
-            "requestLogDropped": self._writer.dropped,
-            "modules": {
-                name: {
-                    "type": slot.spec.cls.__name__,
-                    "asked": slot.asked,
-                    "fromCache": slot.hits,
-                    "failed": slot.failures,
-                    "seconds": round(slot.seconds, 3),
-                }
-                for name, slot in generation.slots.items()
-            },
-            "backends": {
-                "database": {
-                    "kind": type(database).__name__,
-                    "target": str(database),
-                    "problem": database.problem,
-                    "waiting": database.waiting,
-                    "tables": {
-                        table.name: database.refusal(table.schema) or table.described()
-                        for table in (*services.tables.tables, *services.state.tables.values())
-                    },
-                },
-                "smtp": services.smtp.status(),
-                "dns": services.dns.status() | {"lists": services.blocklists.status()},
-            },
-        }
-
-    def _flushCache(self, request):
-        name = request.get("module")
-        generation = self.server.generation
-        if name is None:
-            return {"flushed": self.server.cache.flush(), "dns": self.server.services.dns.cache.flush()}
-        slot = generation.slots.get(name)
-        if slot is None:
-            raise PPolicyError(f"there is no check {name!r}; modules has {', '.join(generation.slots) or 'none'}")
-        return {"flushed": self.server.cache.flush(slot.token)}
-
-    def _command(self, request):
-        """
-        A command of the administrator, carried out by the check that it is about.
-        """
-        return carryOut(self.server, self.server.generation, request)
-
-    def _explain(self, request):
-        data = request.get("request")
-        if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
-            raise PPolicyError("a request is a dictionary of texts")
-        return explain(self.server, self.server.generation, data)
 
 
 @implementer(IPersistable)

@@ -85,7 +85,7 @@ ORDER = [
         "dumptable",
         "listcheck",
     ),
-    *("services", "registry", "config", "policy", "protocol", "dryrun", "service"),
+    *("services", "registry", "config", "policy", "protocol", "dryrun", "verbs", "service"),
     *("offline", "administration", "databasecommands", "reference", "testing", "__main__"),
 ]
 
