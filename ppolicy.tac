@@ -9,9 +9,10 @@ here = Path(__file__).absolute().parent
 if (here / "ppolicy" / "__init__.py").is_file():  # a bare checkout: twistd puts no folder on the path
     sys.path.insert(0, str(here))
 
-from ppolicy import config, service  # noqa: E402
+from ppolicy import config, service, signals  # noqa: E402
 from ppolicy.errors import ConfigError  # noqa: E402
 
+signals.hold()
 try:
     application = service.makeApplication(config.load(config.find(beside=here)))
 except ConfigError as error:

@@ -22,6 +22,7 @@ import dns.query
 from twisted.names.client import Resolver as TwistedResolver
 
 from bench.load import BenchError, Sample
+from bench.progress import note
 from bench.servers import ROOT, Server
 from bench.table import Gate, Row, ratios
 from ppolicy.bridge import Bridge
@@ -111,7 +112,7 @@ def lookups(bench):
         server = Unbound(bench.folder)
         bench.start(stack, server)
         for number in range(bench.rounds):
-            print(f"round {number + 1} of {bench.rounds}", file=sys.stderr)
+            bench.progress.round(number + 1, bench.rounds)
             for way, taken in samples.items():
                 taken.append(_measure(server, way, bench.seconds))
     ours, bare, *others = samples.values()
@@ -131,7 +132,7 @@ def _measure(server, way, seconds):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise BenchError(f"{way} cannot be measured: {result.stderr}\n{server.said()}")
-    print(f"  {way}: {result.stdout.strip()}", file=sys.stderr)
+    note(f"  {way}: {result.stdout.strip()}")
     return Sample(**json.loads(result.stdout))
 
 

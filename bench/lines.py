@@ -4,12 +4,14 @@ What is measured: the lines of the table and their gates, and what all of them n
 
 import itertools
 import resource
-import sys
+import socket
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 from bench import country_lines, dns_lines, limit_lines, reputation_lines, state_lines
 from bench.load import measure
+from bench.progress import Progress
 from bench.servers import Floor, PPolicy
 from bench.table import Gate, Row, ratios
 
@@ -71,6 +73,7 @@ class Bench:
         self.rows = rows
         self.remarks = []
         self.errors = 0
+        self.progress = Progress(0)
 
     def measureInTurn(self, servers, expected, fresh=(), **load):
         """
@@ -84,7 +87,7 @@ class Bench:
             if server not in fresh:
                 self._warmUp(server, expected[server], load)
         for number in range(self.rounds):
-            print(f"round {number + 1} of {self.rounds}", file=sys.stderr)
+            self.progress.round(number + 1, self.rounds)
             for server, taken in zip(servers, samples, strict=True):
                 if server in fresh:
                     server.renew()
@@ -135,21 +138,58 @@ class Bench:
 
 def trivial(bench):
     """
-    One cached check: what the server itself costs.
+    One cached check: what the server itself costs, and what it costs to be told of it.
     """
     with ExitStack() as stack:
         floor = Floor(bench.folder)
         quiet = PPolicy("trivial", bench.folder, TRIVIAL)
+        metrics = bench.folder / "metrics.sock"
+        watched = PPolicy("trivial, metrics read each second", bench.folder, TRIVIAL, metrics=f"unix:{metrics}")
+        forgetful = PPolicy("trivial, historySize = 0", bench.folder, TRIVIAL, historySize=0)
         logging = PPolicy("trivial, request log", bench.folder, TRIVIAL, requestLog="keyvalue")
-        servers = (floor, quiet, logging)
+        servers = (floor, quiet, watched, forgetful, logging)
         bench.start(stack, *servers)
-        base, bare, logged = bench.measureInTurn(servers, dict.fromkeys(servers, "dunno"))
+        stack.enter_context(_reading(metrics))
+        base, bare, read, bald, logged = bench.measureInTurn(servers, dict.fromkeys(servers, "dunno"))
         bench.ask(*servers)
     return [
         Row("floor, zipf, 8 connections", base),
         Row(quiet.name, bare, base, gates=_againstFloor(bare, base, 0.35, 3.2)),
-        Row(logging.name, logged, base, gates=_againstFloor(logged, base, 0.29, 4.0)),
+        Row(watched.name, read, base, gates=[_more(read, bare, 1.5)]),
+        Row(forgetful.name, bald, base),
+        Row(logging.name, logged, base, gates=[*_againstFloor(logged, base, 0.29, 4.0), _more(logged, bare, 4.0)]),
     ]
+
+
+@contextmanager
+def _reading(path):
+    """
+    Meanwhile, somebody reads the metrics each second, as Prometheus would more seldom.
+    """
+    stop = threading.Event()
+
+    def read():
+        while not stop.wait(1):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(path))
+                connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                while connection.recv(65536):
+                    pass
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+def _more(samples, base, most):
+    """
+    A gate: at most so many microseconds of CPU more for each request.
+    """
+    return Gate(
+        "CPU us more", [one.cpu - other.cpu for one, other in zip(samples, base, strict=True)], atMost=most
+    )
 
 
 def _againstFloor(samples, base, rate, cpu):

@@ -6,9 +6,10 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from bench.progress import note
 
 HERE = Path(__file__).parent
 BUILD = HERE / "build"
@@ -78,7 +79,7 @@ def measure(server, seed, expected, *, requests=0, connections=8, mode="zipf", p
         command += ["-k", pid]
     command.append(f"127.0.0.1:{server.port}")
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    print(f"  {server.name}: {result.stdout.strip()}", file=sys.stderr)
+    note(f"  {server.name}: {result.stdout.strip()}")
     found = _LINE.search(result.stdout)
     if not found or found["requests"] == "0":
         raise BenchError(f"{server.name} cannot be measured: {result.stderr or result.stdout}\n{server.said()}")

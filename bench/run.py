@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.lines import LINES, Bench
 from bench.load import BenchError, build
+from bench.progress import Progress
 from bench.table import render
 
 
@@ -80,15 +81,17 @@ def measureAll(bench, names):
     """
     rows = []
     parent = bench.folder
-    for name in names:
-        print(name, file=sys.stderr)
-        bench.folder = parent / name
-        bench.folder.mkdir()
-        try:
-            rows += LINES[name](bench)
-        except BenchError as error:
-            bench.remarks.append(f"{name}: {error}")
-            bench.errors += 1
+    with Progress(len(names)) as bench.progress:
+        for name in names:
+            bench.progress.begin(name)
+            bench.folder = parent / name
+            bench.folder.mkdir()
+            try:
+                rows += LINES[name](bench)
+            except BenchError as error:
+                bench.remarks.append(f"{name}: {error}")
+                bench.errors += 1
+            bench.progress.end()
     return rows
 
 

@@ -379,7 +379,7 @@ class PPolicy(Server):
             "requests failed": requests["failed"],
             "times the reactor was blocked": requests["blockedReactor"],
             "connections beyond connLimit": requests["beyondConnLimit"],
-            f"of {requests['answered']:,} request lines dropped": status["requestLogDropped"],
+            f"of {requests['answered']:,} request lines dropped": status["backends"]["requestLog"]["dropped"],
         }
         counts |= {f"failures of {name}": module["failed"] for name, module in status["modules"].items()}
         return [f"{self.name}: {count:,} {what}" for what, count in counts.items() if count]

@@ -81,6 +81,9 @@ class Country(Check):
     def _files(self):
         return [file for file in (self._file, self._networks) if file is not None]
 
+    def status(self):
+        return {"files": {str(file.path): file.status() for file in self._files()}}
+
     def stop(self):
         for file in self._files():
             self.tables.unwatch(file)

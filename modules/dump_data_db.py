@@ -58,6 +58,9 @@ class DumpDataDB(Check):
         )
         self._dump.open()
 
+    def status(self):
+        return self._dump.status()
+
     def stop(self):
         self._dump.close()
 

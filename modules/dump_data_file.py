@@ -8,6 +8,7 @@ from time import time
 
 from ppolicy.check import Check, parameter
 from ppolicy.errors import ParamError
+from ppolicy.logtarget import File
 from ppolicy.writer import LineWriter
 
 _SPECIAL = re.compile(r"[\\\x00-\x1f\x7f-\xa0\u2028\u2029\ud800-\udfff]")
@@ -42,13 +43,16 @@ class DumpDataFile(Check):
     cacheNegative: float = parameter(0, "not used", minimum=0)
 
     def start(self):
-        self._writer = LineWriter(self.fileName)
+        self._writer = LineWriter(File(self.fileName))
         if self.dryRun:
             return
         try:
             self._writer.start()
         except OSError as error:
             raise ParamError(f"fileName: {self.fileName}: {error.strerror}") from error
+
+    def status(self):
+        return self._writer.status()
 
     def stop(self):
         if not self.dryRun:

@@ -141,6 +141,9 @@ class LookupLDAP(Check):
             raise ParamError("bind_dn: needs a password, bind_pass or bind_pass_file")
         return password
 
+    def status(self):
+        return self._directory.status()
+
     def stop(self):
         self._directory.stop()
 

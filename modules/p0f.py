@@ -58,6 +58,9 @@ class P0f(Check):
             raise ParamError(f"socket: the path of a UNIX socket has at most {PATH} octets")
         self._p0f = Fingerprints(self.state.bridge, self.socket)
 
+    def status(self):
+        return self._p0f.status()
+
     def stop(self):
         self._p0f.stop()
 

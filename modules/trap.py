@@ -109,6 +109,10 @@ class Trap(Check):
         if self._table is not None:
             self._table.open()
 
+    def status(self):
+        lists = {} if self._file is None else {str(self._file.path): self._file.status()}
+        return {"lists": lists if self._table is None else lists | {self._table.name: self._table.status()}}
+
     def stop(self):
         if self._file is not None:
             self.tables.unwatch(self._file)

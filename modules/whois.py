@@ -85,11 +85,15 @@ class Whois(Check):
             raise ParamError(f"allowPrivate: {error}") from None
         if not self.server.isascii() or not self.server.isprintable() or " " in self.server or not self.server:
             raise ParamError("server must be a host's name or address")
+        self._problem = None  # why the last question had no answer
         bridge = self.state.bridge
         self._clock = bridge.seconds
         self._client = WhoisClient(bridge.reactor, self.dns, guard, self.server, self.port)
         self._enquiries = Enquiries(bridge, self._findOut, self.perMinute, _LONGEST, most=self.queue)
         self._stored = self.state.table(self.table, ("address", "source"), "value")
+
+    def status(self):
+        return {"problem": self._problem, "source": self.source, **self._enquiries.status()}
 
     def stop(self):
         self._enquiries.stop()
@@ -134,6 +138,7 @@ class Whois(Check):
 
     def _findOut(self, network, address):
         result = self._ask(address)
+        self._problem = None if result[0] else result[1]
         seconds = _TROUBLE
         if result[0]:
             seconds = self.keep if result[0] > 0 else self.keepNothing

@@ -2,145 +2,199 @@
 The ppolicy command.
 """
 
-import json
 import sys
 
 import click
 
-from ppolicy import __version__, administration, config, databasecommands
-from ppolicy.errors import PPolicyError
+from ppolicy import __version__, administration, completion, config, databasecommands, exitcodes, observation
+from ppolicy.errors import ConfigError
+from ppolicy.terminal import (
+    Commands,
+    ask,
+    coloured,
+    complain,
+    configured,
+    echoJSON,
+    headed,
+    judged,
+    printsJSON,
+    warn,
+)
+
+_EPILOG = f"""
+\b
+Exit codes:
+{exitcodes.described()}
+
+\b
+Examples:
+  ppolicy check --postfix                 is ppolicy.conf right, and what goes into main.cf?
+  ppolicy -c /etc/ppolicy/ppolicy.conf run
+  ppolicy status --check                  for monitoring: says what is wrong, exit code 5
+  ppolicy try greylist sender=a@example.net recipient=b@example.org client_address=192.0.2.1
+"""
 
 
-class _Command(click.Group):
-    """
-    Shows errors raised on purpose as a sentence, and exits with 1.
-    """
-
-    def invoke(self, context):
-        try:
-            return super().invoke(context)
-        except PPolicyError as error:
-            click.echo(str(error), err=True)
-            sys.exit(1)
-
-
-def _configured(function):
-    return click.option(
-        "-c",
-        "--config",
-        "path",
-        metavar="FILE",
-        help="The configuration; by default $PPOLICY_CONF, ./ppolicy.conf, /etc/ppolicy/ppolicy.conf.",
-    )(function)
-
-
-@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ppolicy")
-def main():
+@configured
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    callback=coloured,
+    expose_value=False,
+    help="Colours; auto: on a terminal, unless NO_COLOR is set.",
+)
+def main(path):
     """
     ppolicy answers Postfix's policy requests with a policy written in Python.
+
+    A command for the running server finds it by its configuration. Most commands print JSON with --json: one
+    document on standard output, while errors and warnings are text on standard error.
     """
 
 
 @main.command()
-@_configured
+@configured
+@printsJSON
 @click.option("--postfix", is_flag=True, help="Also print the lines for Postfix's main.cf.")
-def check(path, postfix):
+def check(path, asJson, postfix):
     """
-    Check a configuration: every mistake with file and line, exit code 1 when there is one.
+    Check a configuration.
 
-    Modules are started as for a dry run; a running server notices nothing.
+    Every mistake is told with file and line; the exit code is 1 when there is one. Modules are started
+    as for a dry run; a running server notices nothing. The JSON has the mistakes as well.
     """
     from ppolicy import offline
 
-    configuration = offline.load(path)
-    for warning in configuration.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    offline.start(configuration)
+    try:
+        configuration = offline.load(path)
+        for warning in configuration.warnings:
+            warn(warning)
+        offline.start(configuration)
+    except ConfigError as error:
+        if asJson:
+            echoJSON({"mistakes": [_place(one) for one in error.mistakes]})
+        raise
+    lines = offline.postfixLines(configuration) if postfix else None
+    if asJson:
+        echoJSON(
+            {
+                "configuration": str(configuration.path),
+                "checks": [spec.name for spec in configuration.specs],
+                "mistakes": [],
+                "warnings": [_place(one) for one in configuration.warnings],
+                "postfix": lines,
+            }
+        )
+        return
     click.echo(f"{configuration.path}: {len(configuration.specs)} checks, no mistake")
     if postfix:
-        click.echo(offline.postfixLines(configuration))
+        click.echo(lines)
+
+
+def _place(mistake):
+    return {"file": mistake.file and str(mistake.file), "line": mistake.line, "sentence": mistake.sentence}
 
 
 @main.command()
-@_configured
+@configured
 def run(path):
     """
-    Run the server in the foreground; SIGTERM stops it, SIGHUP reloads.
+    Run the server in the foreground.
+
+    SIGTERM and Ctrl-C stop it, when it has answered what it is working on; SIGHUP has it read its configuration
+    again.
     """
     from twisted.application import app
     from twisted.application.service import IService
     from twisted.internet import reactor
-    from twisted.logger import globalLogBeginner, textFileLogObserver
+    from twisted.logger import globalLogBeginner
 
-    from ppolicy import service
+    from ppolicy import service, signals
+    from ppolicy.eventlog import EventLog
 
+    signals.hold()
     configuration = config.load(config.find(path))
-    sys.stdout.reconfigure(errors="backslashreplace")  # no log line is lost for the want of a letter
-    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
-    application = service.makeApplication(configuration)
-    IService(application).privilegedStartService()
-    app.startApplication(application, False)
-    reactor.run()
+    events = EventLog(configuration.options.eventLog)
+    globalLogBeginner.beginLoggingTo([events], redirectStandardIO=False)
+    try:
+        application = service.makeApplication(configuration)
+        IService(application).privilegedStartService()
+        app.startApplication(application, False)
+        reactor.run()
+    finally:
+        events.stop()
 
 
 @main.command()
-@_configured
-@click.option("--json", "asJson", is_flag=True, help="Print JSON.")
-def status(path, asJson):
+@configured
+@printsJSON
+@click.option("--check", "checks", is_flag=True, help="Print only what is wrong, with exit code 5 if anything is.")
+def status(path, asJson, checks):
     """
-    Show what the running server does.
+    Show what the running server does, and what is wrong with it.
+
+    The first line is about health, of the server, of every backend and of what checks depend on: a list file that
+    cannot be read, a directory that does not answer. After it stands a line for each problem.
     """
-    answer = _ask(path, "status")
+    answer = ask(path, "status")
+    problems = answer["health"]
     if asJson:
-        click.echo(json.dumps(answer, indent=2))
-        return
-    for line in _lines(answer):
-        click.echo(line)
+        echoJSON(answer, indent=2)
+    else:
+        del answer["health"]
+        _showHealth(problems)
+        for line in () if checks else _lines(answer):
+            click.echo(line)
+    if checks and problems:
+        sys.exit(exitcodes.UNWELL)
+
+
+def _showHealth(problems):
+    number = len(problems)
+    said = f"{number} problem{'' if number == 1 else 's'}" if problems else "ok"
+    click.echo(headed("health: ") + judged(-number or 1, said))
+    for one in problems:
+        click.echo(f"  {one['where']}: " + judged(-1, one["problem"]))
 
 
 @main.command()
-@_configured
-def reload(path):
+@configured
+@printsJSON
+def reload(path, asJson):
     """
-    Make the running server read its configuration again; a mistake changes nothing and is printed.
+    Have the running server read its configuration again.
+
+    A mistake in it changes nothing, and is printed.
     """
-    answer = _ask(path, "reload")
+    answer = ask(path, "reload")
     for warning in answer["warnings"]:
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(f"generation {answer['generation']} is at work")
-
-
-@main.group()
-def cache():
-    """
-    The cache of results.
-    """
-
-
-@cache.command()
-@_configured
-@click.argument("module", required=False)
-def flush(path, module):
-    """
-    Forget the cached results of one check, or all.
-    """
-    answer = _ask(path, "cache.flush", module=module)
-    more = f", {answer['dns']} answers of the DNS" if "dns" in answer else ""
-    click.echo(f"{answer['flushed']} results{more} forgotten")
+        warn(warning)
+    if asJson:
+        echoJSON(answer)
+    else:
+        click.echo(f"generation {answer['generation']} is at work")
 
 
 @main.command("try", context_settings={"ignore_unknown_options": True})
-@_configured
+@configured
 @click.option("--write", is_flag=True, help="Let it change the state for real; the server must not be running.")
-@click.option("--json", "asJson", is_flag=True, help="Print JSON.")
-@click.argument("name")
+@printsJSON
+@click.argument("name", shell_complete=completion.checks())
 @click.argument("words", nargs=-1, metavar="[ATTRIBUTE=VALUE]... [-- ARGUMENT]...")
 def tryCommand(path, write, asJson, name, words):
     """
-    Ask one check: a configured name, else a module type with default parameters.
+    Ask one check.
 
-    Attributes are those of a request, arguments what a policy would give the check beside it.
+    NAME is a configured one, else a module type, taken with default parameters. Attributes are those of a
+    request, arguments what a policy would give the check beside it.
+
+    \b
+    Examples:
+      ppolicy try greylist sender=a@example.net recipient=b@example.org client_address=192.0.2.1
+      ppolicy try SPF sender=a@example.net client_address=192.0.2.1
     """
     from ppolicy import offline
 
@@ -149,39 +203,58 @@ def tryCommand(path, write, asJson, name, words):
 
 
 @main.command()
-@_configured
+@configured
 @click.option(
     "--write", is_flag=True, help="Let it change the state for real, in the running server if there is one."
 )
-@click.option("--json", "asJson", is_flag=True, help="Print JSON.")
+@click.option("--json", "asJson", is_flag=True, help="Print JSON, an object in a line for each request.")
 @click.argument("request", type=click.File("rb"), default="-")
 def explain(path, write, asJson, request):
     """
-    Show step by step how the policy decides about a request, read from standard input or a file.
+    Show step by step how the policy decides.
 
-    A request is lines `name=value`, as Postfix sends them or as DumpDataFile wrote them. Nothing is changed
-    unless --write is given.
+    The request comes from a file or from standard input. It is lines `name=value`, as Postfix sends
+    them or as DumpDataFile wrote them. Nothing is changed unless --write is given. The exit code
+    is 1 when the policy fails.
+
+    \b
+    Example:
+      printf 'sender=a@example.net\\nrecipient=b@example.org\\nprotocol_state=RCPT\\n' | ppolicy explain
     """
     from ppolicy import offline
 
     answers = offline.explain(offline.load(path), offline.requests(request.read()), write)
     for answer in answers:
         _show(answer, asJson)
-    sys.exit(1 if any(answer["error"] for answer in answers) else 0)
+    sys.exit(exitcodes.REFUSED if any(answer["error"] for answer in answers) else exitcodes.FINE)
 
 
+@main.command("completion")
+@click.argument("shell", type=click.Choice(completion.SHELLS))
+def completionCommand(shell):
+    """
+    Print the script by which a shell completes this command.
+
+    \b
+    Examples:
+      eval "$(ppolicy completion bash)"       in ~/.bashrc
+      ppolicy completion bash > /usr/share/bash-completion/completions/ppolicy
+      ppolicy completion zsh > /usr/share/zsh/vendor-completions/_ppolicy
+      ppolicy completion fish > ~/.config/fish/completions/ppolicy.fish
+    """
+    click.echo(completion.script(main, shell))
+
+
+main.add_command(observation.stats)
+main.add_command(observation.why)
+main.add_command(observation.trace)
+main.add_command(observation.log)
+main.add_command(observation.cache)
 main.add_command(administration.greylist)
 main.add_command(administration.lists)
 main.add_command(administration.limit)
 main.add_command(administration.trap)
 main.add_command(databasecommands.db)
-
-
-def _ask(path, verb, **arguments):
-    from ppolicy import control, service
-
-    # A configuration with mistakes still says where its server listens for commands.
-    return control.ask(service.controlPath(config.glance(config.find(path))), verb, **arguments)
 
 
 def _separator():
@@ -194,22 +267,28 @@ def _separator():
 
 def _show(answer, asJson):
     if asJson:
-        click.echo(json.dumps(answer, default=str))
+        echoJSON(answer)
         return
     for step in answer["steps"]:
         cached = " from the cache" if step["cached"] else ""
-        click.echo(f"{step['name']:<20} {step['code']:>4}  {step['ms']:8.1f} ms{cached}  {step['info']!r}")
+        code = judged(step["code"], f"{step['code']:>4}")
+        click.echo(f"{step['name']:<20} {code}  {step['ms']:8.1f} ms{cached}  {step['info']!r}")
     if answer.get("error"):
-        click.echo(f"error: {answer['error']}", err=True)
+        complain(f"error: {answer['error']}")
     if "action" in answer:
-        click.echo(f"action={answer['action']}")
+        click.echo(headed("action=") + answer["action"])
 
 
 def _lines(value, indent=""):
     for name, one in value.items():
         if isinstance(one, dict):
-            yield f"{indent}{name}:"
-            yield from _lines(one, indent + "  ")
+            lines = list(_lines(one, indent + "  "))
+            if lines:
+                yield f"{indent}{name if indent else headed(name)}:"
+                yield from lines
+        elif name == "problem":
+            if one:
+                yield f"{indent}problem: " + judged(-1, one)
         else:
             shown = ", ".join(map(str, one)) if isinstance(one, list) else one
             yield f"{indent}{name}: {shown if shown is not None else '-'}"

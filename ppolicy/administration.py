@@ -3,15 +3,14 @@ The commands about what checks keep: C{ppolicy greylist}, C{ppolicy list}, C{ppo
 """
 
 import csv
+import io
 import json
-import sys
-import time
 
 import click
 
-from ppolicy.errors import PPolicyError
+from ppolicy import completion
+from ppolicy.terminal import configured, echoJSON, found, printsJSON, progress, show, table
 
-_CONFIG = "The configuration; by default $PPOLICY_CONF, ./ppolicy.conf, /etc/ppolicy/ppolicy.conf."
 # Rows of an import that are sent to the server at once.
 _PORTION = 500
 _OCTETS = 100_000
@@ -21,8 +20,7 @@ def options(function):
     """
     The options that all of these commands have.
     """
-    function = click.option("-c", "--config", "path", metavar="FILE", help=_CONFIG)(function)
-    return click.option("--json", "asJson", is_flag=True, help="Print JSON.")(function)
+    return printsJSON(configured(function))
 
 
 def ask(path, family, check, command, **arguments):
@@ -66,7 +64,7 @@ def converse(path, dialogue):
         return
 
 
-def configured(path, family):
+def checksOf(path, family):
     """
     The names of the checks of a family.
     """
@@ -75,37 +73,13 @@ def configured(path, family):
     return [spec.name for spec in offline.load(path).specs if spec.cls.family == family]
 
 
-def show(answer, asJson, rows=None):
-    """
-    Print an answer: JSON, or its rows as a table.
-    """
-    if asJson:
-        click.echo(json.dumps(answer, default=str))
-    elif rows is None:
-        for name, value in answer.items():
-            click.echo(f"{name}: {value}")
-    else:
-        table(answer[rows])
-
-
-def table(rows):
-    """
-    Print dictionaries as lines with columns.
-    """
-    if not rows:
-        click.echo("nothing found", err=True)
-        return
-    names = list(rows[0])
-    lines = [names, *([_cell(name, row[name]) for name in names] for row in rows)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(names))]
-    for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _cell(name, value):
-    if name in ("first", "last", "expires", "soft_expire", "hard_expire") and value:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(value)))
-    return str(value).encode("unicode_escape").decode("ascii") if not str(value).isprintable() else str(value)
+def _check(family):
+    return click.option(
+        "--check",
+        metavar="NAME",
+        shell_complete=completion.checks(family),
+        help="The check, where there are several.",
+    )
 
 
 @click.group()
@@ -114,6 +88,11 @@ def greylist():
     The triplets of a greylist.
 
     A text with * in it stands for everything that looks like it.
+
+    \b
+    Examples:
+      ppolicy greylist list --sender '*@example.net'
+      ppolicy greylist allow --client 192.0.2.0/24
     """
 
 
@@ -124,7 +103,7 @@ def _triplet(function):
         ("sender", "Envelope sender; '' for bounces."),
     ):
         function = click.option(f"--{name}", metavar="TEXT", help=text)(function)
-    return options(click.option("--check", metavar="NAME", help="The check, where there are several.")(function))
+    return options(_check("greylist")(function))
 
 
 @greylist.command("list")
@@ -136,6 +115,8 @@ def listTriplets(path, asJson, check, sender, recipient, client, limit):
     """
     answer = ask(path, "greylist", check, "list", sender=sender, recipient=recipient, client=client, limit=limit)
     show(answer, asJson, "triplets")
+    if sender is not None or recipient is not None or client:
+        found(answer["triplets"])
 
 
 @greylist.command("show")
@@ -143,13 +124,14 @@ def listTriplets(path, asJson, check, sender, recipient, client, limit):
 @click.argument("recipient")
 @click.argument("client")
 @options
-@click.option("--check", metavar="NAME", help="The check, where there are several.")
+@_check("greylist")
 def showTriplet(path, asJson, check, sender, recipient, client):
     """
     Show one triplet as the check would count it.
     """
     answer = ask(path, "greylist", check, "show", sender=sender, recipient=recipient, client=client)
     show(answer, asJson, "triplets")
+    found(answer["triplets"])
 
 
 @greylist.command("allow")
@@ -158,7 +140,9 @@ def allowTriplets(path, asJson, check, sender, recipient, client):
     """
     Have triplets pass from now on. One that is named in full need not be there.
     """
-    show(ask(path, "greylist", check, "allow", sender=sender, recipient=recipient, client=client), asJson)
+    answer = ask(path, "greylist", check, "allow", sender=sender, recipient=recipient, client=client)
+    show(answer, asJson)
+    found(answer["allowed"])
 
 
 @greylist.command("remove")
@@ -167,12 +151,14 @@ def removeTriplets(path, asJson, check, sender, recipient, client):
     """
     Forget triplets: they have to wait again.
     """
-    show(ask(path, "greylist", check, "remove", sender=sender, recipient=recipient, client=client), asJson)
+    answer = ask(path, "greylist", check, "remove", sender=sender, recipient=recipient, client=client)
+    show(answer, asJson)
+    found(answer["removed"])
 
 
 @greylist.command("stats")
 @options
-@click.option("--check", metavar="NAME", help="The check, where there are several.")
+@_check("greylist")
 def countTriplets(path, asJson, check):
     """
     Count triplets: those that wait, have passed, were never tried again.
@@ -196,11 +182,19 @@ class Chosen:
 
 
 @click.group("list")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.checks("list"))
 @click.pass_context
 def lists(context, name):
     """
-    The values of a list; NAME is the check that looks them up.
+    The values of a list.
+
+    NAME is the check that looks them up. Without a running server the commands work on its database themselves.
+
+    \b
+    Examples:
+      ppolicy list friends add alice@example.net
+      ppolicy list friends show '*@example.net'
+      ppolicy list friends export > friends.csv
     """
     context.obj = Chosen(name)
 
@@ -220,7 +214,10 @@ def showList(chosen, path, asJson, table, like, limit):
     """
     Show rows; LIKE is what the first column looks like, with * for anything.
     """
-    show(chosen.ask(path, "show", table=table, like=like, limit=limit), asJson, "rows")
+    answer = chosen.ask(path, "show", table=table, like=like, limit=limit)
+    show(answer, asJson, "rows")
+    if like is not None:
+        found(answer["rows"])
 
 
 @lists.command("add")
@@ -235,7 +232,7 @@ def addToList(chosen, path, asJson, table, values, beside, live):
     """
     wrong = [one for one in beside if "=" not in one]
     if wrong:
-        raise PPolicyError(f"--with {wrong[0]}: is no COLUMN=TEXT")
+        raise click.BadParameter(f"{wrong[0]!r} is no COLUMN=TEXT", param_hint="--with")
     columns = dict(one.split("=", 1) for one in beside)
     show(chosen.ask(path, "add", table=table, values=[list(values)], columns=columns, live=live), asJson)
 
@@ -248,7 +245,9 @@ def removeFromList(chosen, path, asJson, table, values):
     """
     Remove a row.
     """
-    show(chosen.ask(path, "remove", table=table, values=[list(values)]), asJson)
+    answer = chosen.ask(path, "remove", table=table, values=[list(values)])
+    show(answer, asJson)
+    found(answer["removed"])
 
 
 @lists.command("import")
@@ -257,8 +256,10 @@ def removeFromList(chosen, path, asJson, table, values):
 @click.pass_obj
 def importList(chosen, path, asJson, table, file):
     """
-    Add the rows of a CSV file (or standard input): the values of the columns that are compared, and of those
-    beside them or not. What is there already gets the new values beside it.
+    Add the rows of a CSV file, or of standard input.
+
+    A row has the values of the columns that are compared, and of those beside them or not. What is there already
+    gets the new values beside it.
     """
     rows = [[one.strip() for one in row] for row in csv.reader(file) if row and not row[0].startswith("#")]
     added = 0
@@ -269,7 +270,7 @@ def importList(chosen, path, asJson, table, file):
             added += (yield chosen.request("importRows", table=table, rows=portion))["taken"]
             bar.update(len(portion))
 
-    with click.progressbar(length=len(rows), label="rows", file=sys.stderr) as bar:
+    with progress("rows", len(rows), asJson) as bar:
         converse(path, dialogue(bar))
     show({"added": added}, asJson)
 
@@ -297,24 +298,31 @@ def exportList(chosen, path, asJson, table):
     Print all rows as CSV, in the form that import reads.
     """
     rows = []
-    writer = csv.writer(sys.stdout)
 
     def dialogue():
-        after = 0
-        while True:
-            portion = yield chosen.request("export", table=table, after=after, limit=_PORTION)
-            found = portion["rows"]
-            if asJson:
-                rows.extend(found)
-            else:
-                writer.writerows([row[column] for column in portion["columns"]] for row in found)
-            after += len(found)
-            if len(found) < _PORTION:
-                return
+        after, portion = 0, (yield chosen.request("export", table=table, limit=_PORTION))
+        with progress("rows", portion["total"], asJson) as bar:
+            while True:
+                some = portion["rows"]
+                if asJson:
+                    rows.extend(some)
+                else:
+                    click.echo(_csv(portion["columns"], some), nl=False)
+                after += len(some)
+                bar.update(len(some))
+                if len(some) < _PORTION:
+                    return
+                portion = yield chosen.request("export", table=table, after=after, limit=_PORTION)
 
     converse(path, dialogue())
     if asJson:
-        click.echo(json.dumps({"rows": rows}, default=str))
+        echoJSON({"rows": rows})
+
+
+def _csv(columns, rows):
+    text = io.StringIO()
+    csv.writer(text).writerows([row[column] for column in columns] for row in rows)
+    return text.getvalue()
 
 
 @click.group()
@@ -323,56 +331,71 @@ def limit():
     What limits have counted.
 
     KEY is what a limit counts by; several values have blanks between them, and * in it stands for anything.
+
+    \b
+    Examples:
+      ppolicy limit list --key '*@example.org'
+      ppolicy limit reset outgoing alice@example.org
     """
 
 
 @limit.command("list")
 @options
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.checks("limit"))
 @click.option("--key", metavar="TEXT", help="What the key looks like.")
 @click.option("--limit", default=100, show_default=True, help="At most so many of each check.")
 def listLimits(path, asJson, name, key, limit):
     """
-    List keys, those that stay longest first; NAME is a check, without it all are listed.
+    List keys, those that stay longest first.
+
+    NAME is a check; without it those of all are listed.
     """
-    names = [name] if name else configured(path, "limit") or [None]
-    found = []
+    names = [name] if name else checksOf(path, "limit") or [None]
+    rows = []
 
     def dialogue():
         for one in names:
             answer = yield request("limit", one, "list", key=key, limit=limit)
-            found.extend({"check": one, **row} for row in answer["limits"])
+            rows.extend({"check": one, **row} for row in answer["limits"])
 
     converse(path, dialogue())
     if asJson:
-        show({"limits": found}, asJson)
-        return
-    # Each check has columns of its own.
-    for rows in [[row for row in found if row["check"] == one] for one in names] if found else [[]]:
-        if rows or not found:
-            table(rows)
+        show({"limits": rows}, asJson)
+    elif not rows:
+        table(rows)
+    else:
+        for one in names:  # each check has columns of its own
+            own = [row for row in rows if row["check"] == one]
+            if own:
+                table(own)
+    if key is not None:
+        found(rows)
 
 
 @limit.command("show")
 @options
-@click.argument("name")
+@click.argument("name", shell_complete=completion.checks("limit"))
 @click.argument("key")
 def showLimit(path, asJson, name, key):
     """
     Show what was counted for a key, and its limits.
     """
-    show(ask(path, "limit", name, "show", key=key), asJson, "limits")
+    answer = ask(path, "limit", name, "show", key=key)
+    show(answer, asJson, "limits")
+    found(answer["limits"])
 
 
 @limit.command("reset")
 @options
-@click.argument("name")
+@click.argument("name", shell_complete=completion.checks("limit"))
 @click.argument("key")
 def resetLimit(path, asJson, name, key):
     """
     Forget what was counted for a key: it starts again.
     """
-    show(ask(path, "limit", name, "reset", key=key), asJson)
+    answer = ask(path, "limit", name, "reset", key=key)
+    show(answer, asJson)
+    found(answer["reset"])
 
 
 @click.group()
@@ -386,7 +409,7 @@ def trap():
 
 def _trapped(function):
     function = click.option("--client", metavar="TEXT", help="Client address or network.")(function)
-    return options(click.option("--check", metavar="NAME", help="The check, where there are several.")(function))
+    return options(_check("trap")(function))
 
 
 @trap.command("list")
@@ -397,7 +420,10 @@ def listTrapped(path, asJson, check, client, limit):
     List clients, those that stay longest first.
     """
     answer = ask(path, "trap", check, "list", client=client, limit=limit)
-    show(answer, asJson, next(iter(answer)))
+    rows = next(iter(answer))
+    show(answer, asJson, rows)
+    if client:
+        found(answer[rows])
 
 
 @trap.command("remove")
@@ -406,4 +432,6 @@ def removeTrapped(path, asJson, check, client):
     """
     Let clients go.
     """
-    show(ask(path, "trap", check, "remove", client=client), asJson)
+    answer = ask(path, "trap", check, "remove", client=client)
+    show(answer, asJson)
+    found(answer["removed"])

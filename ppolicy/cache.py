@@ -2,7 +2,8 @@
 Results of checks until they expire.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from itertools import islice
 
 
 class ResultCache:
@@ -67,3 +68,17 @@ class ResultCache:
         for key in gone:
             del self._entries[key]
         return len(gone)
+
+    def counts(self):
+        """
+        How many entries each module has: {module: number}.
+        """
+        return Counter([key[0] for key in self._entries])
+
+    def newest(self, module, number):
+        """
+        The entries of a module that were used last, as (hashArg, (code, information), expires).
+        """
+        entries = reversed(self._entries.items())
+        mine = ((key[1], result, expires) for key, (expires, result) in entries if key[0] is module)
+        return list(islice(mine, number))

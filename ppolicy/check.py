@@ -85,6 +85,14 @@ class Check(Parameters):
         """
         return ()
 
+    def status(self):
+        """
+        What C{ppolicy status} shows of the check, a dictionary of what JSON knows. In it, and in dictionaries
+        within it, C{problem} is a sentence about what is wrong now, or None. It must not block or wait, and is
+        asked from the reactor; nothing secret belongs in it.
+        """
+        return {}
+
     def stop(self):
         """
         Give back what L{start} took, once no request uses the check any more.

@@ -16,15 +16,16 @@ import sys
 import types
 from pathlib import Path
 
-from ppolicy import ownlists
+from ppolicy import logtarget, ownlists
 from ppolicy.check import Check
 from ppolicy.errors import BrokenAnswer, ConfigError, Mistake
-from ppolicy.listeners import checkSocket, describe, groupId, parsePort, userId
+from ppolicy.listeners import checkSocket, describe, groupId, isSame, parseLoopback, parsePort, userId
 from ppolicy.options import IGNORED, Options
 from ppolicy.parameter import described, didYouMean, shown, toMistakes
 from ppolicy.registry import Registry, explained, isCheck
 from ppolicy.reply import ReplyEncoder, isPermanent
 from ppolicy.resolvconf import nameServer, nameServers, publicServers
+from ppolicy.statefolder import refuse
 from ppolicy.target import parse, unused
 
 MODULE_NAME = "ppolicy_conf"
@@ -260,7 +261,7 @@ class _Reading:
             for host in publicServers(nameServers(configuration.options.dnsServers)):
                 self.warning(
                     f"dnsServers: many DNS lists refuse {host}, a resolver for everybody; have a caching one on"
-                    " this host, see docs/dns",
+                    " this host, see docs/dns.md",
                     self.places.assigned.get("dnsServers"),
                 )
 
@@ -390,9 +391,11 @@ def _furtherChecks(options, folder):
         ("ppolicyPort", _distinct, options.ppolicyPort, folder),
         *[("modulePath", _checkFolder, one) for one in options.modulePath],
         *[("restrictionClasses", _checkRestrictionClass, name) for name in options.restrictionClasses],
-        ("logTarget", _checkTarget, options.logTarget, folder),
+        ("logTarget", _checkTarget, options.logTarget, folder, options.domain),
         ("logLevel", _checkLogLevel, options.logLevel),
+        ("metrics", _checkMetrics, options.metrics, folder, options.ppolicyPort),
         ("stateDir", _checkFolder, options.stateDir, True),
+        ("stateDir", refuse, options.stateDir),
         ("stateDir", checkSocket, options.stateDir / "control.sock" if ownSocket else None),
         ("controlSocket", checkSocket, options.controlSocket),
         ("user", userId, options.user),
@@ -443,9 +446,23 @@ def _checkFile(path):
             raise ValueError(f"{path} is a folder, not a file")
 
 
-def _checkTarget(target, folder):
-    if target not in ("stdout", "syslog"):
-        _checkFile(folder / target)
+def _checkTarget(text, folder, hostname):
+    target = logtarget.parse(text, folder, hostname)
+    if isinstance(target, logtarget.File):
+        _checkFile(target.path)
+
+
+def _checkMetrics(text, folder, ports):
+    wanted = parseLoopback(text, folder)
+    for port in ports:
+        try:
+            isTaken = any(isSame(wanted, one) for one in parsePort(port, folder))
+        except ValueError:
+            continue  # that is said already
+        if isTaken:
+            raise ValueError(f"{describe(wanted)} is in ppolicyPort already, where Postfix asks")
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise ValueError("needs the Python package prometheus-client: pip install 'ppolicy[metrics]'")
 
 
 def _checkLogLevel(level):

@@ -5,111 +5,253 @@ Nothing that comes in is ever evaluated. Who may connect: root, the server's use
 group; the kernel says who it is.
 """
 
+import grp
 import json
 import os
+import pwd
 import socket
 import struct
+from contextlib import closing, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory as ProtocolFactory
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
+from twisted.protocols.policies import TimeoutMixin
 
-from ppolicy.errors import PPolicyError
+from ppolicy.errors import NoServer, PPolicyError
+
+# Connections at once, and the seconds after which one is closed that asks nothing, or reads no answer. Who follows
+# something may stop to read what is on the screen.
+CONNECTIONS = 50
+IDLE = 60
+STALLED = 300
 
 _SO_PEERGROUPS = 59
 _TIMEOUT = 120
+_NOT_ADMITTED = "not admitted"
 
 
-class ControlProtocol(LineOnlyReceiver):
+class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
     """
-    Requests are C{{"verb": …, …}}, answers C{{"ok": true, …}} or C{{"ok": false, "error": …}}.
+    Requests are C{{"verb": …, …}}, answers C{{"ok": true, …}} or C{{"ok": false, "error": …}}. After the answer to
+    a verb that follows something, a line comes for each event, until either side hangs up.
 
-    @param verbs: {verb: function(arguments dictionary) -> dictionary, or a Deferred of one}
+    @param verbs: {verb: function(arguments) -> dictionary, or a Deferred of one}. What the arguments have as
+        C{by} is the name of who asks.
+    @param streams: {verb: function(arguments, send) -> function that ends it}; send(dictionary) is False when the
+        other side does not read fast enough, and the line is lost.
     """
 
     delimiter = b"\n"
     MAX_LENGTH = 131072
     log = Logger()
 
-    def __init__(self, verbs):
+    def __init__(self, verbs, streams):
         self._verbs = verbs
+        self._streams = streams
         self._busy = False
+        self._full = False
+        self._lost = False
+        self._endStream = None
 
     def connectionMade(self):
-        if not admitted(self.transport.socket, self.transport.getHost().name):
-            self._answer(
-                {"ok": False, "error": "not admitted: only root, the server's user and the socket's group"}
-            )
+        path = self.transport.getHost().name
+        if len(self.factory.connections) >= CONNECTIONS:
+            self._refuse(f"{CONNECTIONS} control connections are open, which is the most; try again later")
             self.transport.loseConnection()
+            return
+        if not admitted(self.transport.socket, path):
+            self._refuse(f"{_NOT_ADMITTED}: {whoMay(path)}")
+            self.transport.loseConnection()
+            return
+        self.factory.connections.add(self)
+        self._by = userAt(self.transport.socket)
+        self.transport.registerProducer(self, True)
+        self.setTimeout(IDLE)
+
+    def connectionLost(self, reason):
+        self._lost = True
+        self.factory.connections.discard(self)
+        self.setTimeout(None)
+        if self._endStream is not None:
+            self._endStream()
+
+    def timeoutConnection(self):
+        """
+        Hang up; what was not read by now is lost.
+        """
+        self.transport.abortConnection()
 
     def lineReceived(self, line):
         if self.transport.disconnecting:
             return
+        if self._full:  # it sends without reading
+            self.transport.abortConnection()
+            return
         if self._busy:
-            self._answer({"ok": False, "error": "one request at a time"})
+            self._refuse("one request at a time")
             return
         try:
             request = json.loads(line)
             verb = request.pop("verb")
-            function = self._verbs[verb]
+            function = self._streams.get(verb) or self._verbs[verb]
         except (ValueError, RecursionError):
-            self._answer({"ok": False, "error": "no line of JSON"})
+            self._refuse("no line of JSON")
             return
         except (AttributeError, KeyError, TypeError):
-            self._answer({"ok": False, "error": f"the verbs are {', '.join(sorted(self._verbs))}"})
+            self._refuse(f"the verbs are {', '.join(sorted([*self._verbs, *self._streams]))}")
             return
+        request["by"] = self._by
         self._busy = True
-        maybeDeferred(function, request).addCallbacks(self._done, self._refused)
+        self.setTimeout(None)
+        if verb in self._streams:
+            maybeDeferred(function, request, self._event).addCallbacks(self._streaming, self._refused)
+        else:
+            answered = maybeDeferred(function, request).addCallback(
+                lambda result: _line({"ok": True, **(result or {})})
+            )
+            answered.addCallbacks(self._done, self._refused)
 
-    def _done(self, result):
-        self._busy = False
-        self._answer({"ok": True, **(result or {})})
+    def _done(self, line):
+        self._next()
+        self.sendLine(line)
 
     def _refused(self, failure):
-        self._busy = False
+        self._next()
         if not failure.check(PPolicyError):
             self.log.failure("a control request failed", failure)
-        self._answer({"ok": False, "error": failure.getErrorMessage()})
+        self._refuse(failure.getErrorMessage())
+
+    def _next(self):
+        self._busy = False
+        if not self._lost:
+            self.setTimeout(IDLE)
+
+    def _streaming(self, end):
+        self._endStream = end
+        self._answer({"ok": True})
+
+    def _event(self, event):
+        if self._full:
+            return False
+        self._answer(event)
+        return True
+
+    def _refuse(self, sentence):
+        self._answer({"ok": False, "error": sentence})
 
     def _answer(self, answer):
-        self.sendLine(json.dumps(answer, default=str).encode("ascii"))
+        self.sendLine(_line(answer))
+
+    # The transport's buffer is full, or has room again.
+
+    def pauseProducing(self):
+        """
+        Send no more events. Who sends requests and reads no answers is not read any more either.
+        """
+        self._full = True
+        self.setTimeout(STALLED if self._endStream is not None else IDLE)
+        self.transport.pauseProducing()
+
+    def resumeProducing(self):
+        """
+        Send events again.
+        """
+        self._full = False
+        self.setTimeout(None if self._busy else IDLE)
+        self.transport.resumeProducing()
+
+    def stopProducing(self):
+        """
+        The connection is gone; C{connectionLost} follows.
+        """
 
 
 class ControlListener(ProtocolFactory):
     """
     Makes a L{ControlProtocol} for each connection.
+
+    @ivar connections: those that are open and admitted.
     """
 
     noisy = False
 
-    def __init__(self, verbs):
+    def __init__(self, verbs, streams=None):
         self._verbs = verbs
+        self._streams = streams or {}
+        self.connections = set()
 
     def buildProtocol(self, address):
-        return ControlProtocol(self._verbs)
+        protocol = ControlProtocol(self._verbs, self._streams)
+        protocol.factory = self
+        return protocol
+
+
+def _line(answer):
+    return json.dumps(answer, default=str).encode("ascii")
 
 
 def isServed(path):
     """
     Does a server listen on this control socket?
+
+    @raises NoServer: when that cannot be said.
     """
     with socket.socket(socket.AF_UNIX) as connection:
-        return connection.connect_ex(str(path)) == 0
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError as error:
+            raise _unreachable(path, error) from None
+        return True
 
 
 def admitted(peer, path):
     """
     Is the process at the other end of a UNIX socket root, our user, or in the group of the socket's file?
     """
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, user, group = struct.unpack("3i", credentials)
+    _, user, group = _credentials(peer)
     if user in (0, os.geteuid()):
         return True
-    groups = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)  # the most Python takes: 256 groups
-    owner = Path(os.fsdecode(path)).stat().st_gid
+    try:
+        groups = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)  # the most Python takes: 256 groups
+    except OSError:  # it is in more
+        groups = b""
+    try:
+        owner = Path(os.fsdecode(path)).stat().st_gid
+    except OSError:  # somebody has removed the socket
+        return False
     return owner != 0 and owner in (group, *struct.unpack(f"{len(groups) // 4}I", groups))
+
+
+def userAt(peer):
+    """
+    The name of the user at the other end of a UNIX socket, for the log.
+    """
+    _, user, _ = _credentials(peer)
+    return userNamed(user)
+
+
+@lru_cache(100)  # it may be looked up in a network
+def userNamed(user):
+    """
+    The name of a user, given as a number.
+    """
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"
+
+
+def _credentials(peer):
+    """
+    Process, user and group at the other end; see unix(7).
+    """
+    return struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
 
 
 def ask(path, verb, **arguments):
@@ -118,6 +260,22 @@ def ask(path, verb, **arguments):
 
     @raises PPolicyError: with what the server says, or why it cannot be reached.
     """
+    with closing(_converse(path, verb, arguments)) as answers:
+        return next(answers)
+
+
+def follow(path, verb, **arguments):
+    """
+    Have a running server tell what happens, from now on: an iterator of dictionaries.
+
+    @raises PPolicyError: as L{ask} does; also when the server ends.
+    """
+    answers = _converse(path, verb, arguments)
+    next(answers)
+    return answers
+
+
+def _converse(path, verb, arguments):
     request = json.dumps({"verb": verb, **arguments}).encode()
     if len(request) > ControlProtocol.MAX_LENGTH:
         raise PPolicyError(f"{verb}: {len(request)} octets are too many for one request")
@@ -125,18 +283,59 @@ def ask(path, verb, **arguments):
         connection.settimeout(_TIMEOUT)
         try:
             connection.connect(str(path))
-            connection.sendall(request + b"\n")
+            with suppress(BrokenPipeError):  # who is refused unheard finds out why
+                connection.sendall(request + b"\n")
             with connection.makefile("rb") as lines:
-                line = lines.readline()
-        except FileNotFoundError:
-            raise PPolicyError(f"no server is running: there is no socket {path}") from None
-        except ConnectionRefusedError:
-            raise PPolicyError(f"no server is running: nobody listens on {path}") from None
+                yield _good(lines.readline(), path)
+                connection.settimeout(None)
+                for line in lines:
+                    if line.endswith(b"\n"):  # the server was not killed in the middle of it
+                        yield json.loads(line)
         except OSError as error:
-            raise PPolicyError(f"{path}: {error.strerror or error}") from None
-    if not line:
-        raise PPolicyError(f"{path}: the server hung up without an answer")
+            raise _unreachable(path, error) from None
+    raise NoServer(f"{path}: the server has ended, or has hung up because too little was read")
+
+
+def _good(line, path):
+    if not line.endswith(b"\n"):
+        raise NoServer(f"{path}: the server hung up without an answer; its log may say why")
     answer = json.loads(line)
     if not answer.pop("ok"):
-        raise PPolicyError(answer["error"])
+        refused = NoServer if answer["error"].startswith(_NOT_ADMITTED) else PPolicyError
+        raise refused(answer["error"])
     return answer
+
+
+def whoMay(path):
+    """
+    Who is admitted at a control socket, and what others can do, as a sentence.
+    """
+    users = {"root": None}
+    group = None
+    try:
+        status = Path(os.fsdecode(path)).stat()
+        users[pwd.getpwuid(status.st_uid).pw_name] = None
+        group = grp.getgrgid(status.st_gid).gr_name if status.st_gid else None
+    except (OSError, KeyError):  # who may not look, or a user without a name
+        users["the server's user"] = None
+    who, name = " and ".join(users), os.fsdecode(path)
+    if group is None:
+        return f"only {who} may use {name}; use sudo, or let a group in with the options user and group"
+    return f"only {who} and the group {group} may use {name}; use sudo, or join: usermod -aG {group} NAME"
+
+
+def _unreachable(path, error):
+    """
+    Why a server does not answer on its control socket, and what to do, as a L{NoServer}.
+    """
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        why = "there is no socket" if isinstance(error, FileNotFoundError) else "nobody listens on"
+        return NoServer(
+            f"no server is running: {why} {path}\n"
+            "start it with `ppolicy run` or `systemctl start ppolicy`; name another server's configuration with -c"
+        )
+    if isinstance(error, PermissionError):
+        return NoServer(f"{path}: {error.strerror}: {whoMay(path)}")
+    if isinstance(error, TimeoutError):
+        return NoServer(f"{path}: the server has not answered within {_TIMEOUT} s; its log may say why")
+    return NoServer(f"{path}: {error.strerror or error}")

@@ -2,17 +2,18 @@
 The commands C{ppolicy db}: create, upgrade and inspect the tables of a configuration, and bring in those of 2.7.
 """
 
-import json
 import sys
 
 import click
 from sqlalchemy import column, func, select
 from sqlalchemy import table as named
 
-from ppolicy.administration import converse, options, portions, request, show
+from ppolicy import exitcodes
+from ppolicy.administration import converse, options, portions, request
 from ppolicy.errors import BackendError, ConfigError, PPolicyError
 from ppolicy.schema import ddl, described, noted, prepare
 from ppolicy.statement import Compiled
+from ppolicy.terminal import complain, echoJSON, headed, judged, progress, show
 
 # Where the connections of these commands wait: changing a large table takes its time.
 _PATIENT = "load"
@@ -72,13 +73,21 @@ def db():
 @click.option("--sql", is_flag=True, help="Print the statements instead.")
 def create(path, asJson, url, sql):
     """
-    Create the tables that are missing. The server does so by itself where it may.
+    Create the tables that are missing.
+
+    The server does so by itself where it may.
+
+    \b
+    Example, for a user who may not create tables:
+      ppolicy db create --sql | mariadb -u root ppolicy
     """
     opened = Opened(path, url)
     if sql:
-        for table in opened.tables:
-            for statement in ddl(table, opened.database.dialect):
-                click.echo(f"{statement};\n")
+        statements = [one for table in opened.tables for one in ddl(table, opened.database.dialect)]
+        if asJson:
+            echoJSON({"statements": statements})
+        else:
+            click.echo("".join(f"{statement};\n\n" for statement in statements), nl=False)
         return
     _prepareAll(opened, asJson, upgrade=False)
 
@@ -87,44 +96,53 @@ def create(path, asJson, url, sql):
 @_target
 def upgrade(path, asJson, url):
     """
-    Bring older tables up to date, and create those that are missing. There is no way back: have a backup.
+    Bring older tables up to date.
+
+    Tables that are missing are created. There is no way back: have a backup.
     """
     _prepareAll(Opened(path, url), asJson, upgrade=True)
 
 
 def _prepareAll(opened, asJson, upgrade):
     refused = {}
-    with opened:
+    with opened, progress("tables", len(opened.tables), asJson) as bar:
         for table in opened.tables:
             try:
                 prepare(opened.database, opened.connection, table, upgrade)
             except BackendError as error:
                 refused[table.name] = str(error)
+            bar.update(1)
     _status(opened, asJson)
     for sentence in refused.values():
-        click.echo(sentence, err=True)
-    sys.exit(1 if refused else 0)
+        complain(sentence)
+    sys.exit(exitcodes.REFUSED if refused else exitcodes.FINE)
 
 
 @db.command()
 @_target
 def status(path, asJson, url):
     """
-    Show the tables that the configuration wants, and their state. Exit code 1 when one cannot be used.
+    Show the wanted tables and their state.
+
+    The exit code is 1 when one cannot be used.
     """
     states = _status(Opened(path, url), asJson)
-    sys.exit(0 if all(state.startswith(("version ", "made by")) for state in states.values()) else 1)
+    sys.exit(exitcodes.FINE if all(map(_isUsable, states.values())) else exitcodes.REFUSED)
+
+
+def _isUsable(state):
+    return state.startswith(("version ", "made by"))
 
 
 def _status(opened, asJson):
     with opened:
         states = {table.name: described(opened.database, opened.connection, table) for table in opened.tables}
     if asJson:
-        click.echo(json.dumps({"database": str(opened.database), "tables": states}))
+        echoJSON({"database": str(opened.database), "tables": states})
     else:
-        click.echo(f"database: {opened.database}")
+        click.echo(f"{headed('database')}: {opened.database}")
         for name, state in states.items():
-            click.echo(f"{name}: {state}")
+            click.echo(f"{name}: {state if _isUsable(state) else judged(-1, state)}")
     return states
 
 
@@ -134,10 +152,11 @@ def _status(opened, asJson):
 @click.argument("tables", nargs=-1)
 def importTables(path, asJson, url, source, tables):
     """
-    Bring in tables of ppolicy 2.7: greylists, and lists as they are.
+    Bring in tables of ppolicy 2.7.
 
-    Without TABLES all that the configuration names. In the same database a table that has another form today is
-    put aside first, with _27 behind its name; lists that can be used as they are stay as they are.
+    These are greylists, and lists as they are. Without TABLES all that the configuration names. In the same
+    database a table that has another form today is put aside first, with _27 behind its name; lists that can be
+    used as they are stay as they are.
     """
     from ppolicy import service
 
@@ -150,7 +169,8 @@ def importTables(path, asJson, url, source, tables):
     imports = [one for one in _imports(opened.generation) if not tables or one.table in tables]
     unknown = set(tables) - {one.table for one in imports}
     if unknown:
-        raise PPolicyError(f"no greylist and no list has the table {min(unknown)}")
+        names = ", ".join(sorted(one.table for one in _imports(opened.generation))) or "none"
+        raise PPolicyError(f"no greylist and no list has the table {min(unknown)}; there is {names}")
     same = origin is opened
     with origin:  # before the checks start, which make tables that are missing
         done = {one.table: _putAside(one, origin, same) for one in imports}
@@ -159,7 +179,7 @@ def importTables(path, asJson, url, source, tables):
         with origin:
             for one in imports:
                 if done[one.table] is None:
-                    done[one.table] = yield from _importOne(one, origin, same)
+                    done[one.table] = yield from _importOne(one, origin, same, asJson)
 
     converse(path, dialogue())
     show(done, asJson)
@@ -215,7 +235,7 @@ def _putAside(one, origin, same):
     return None
 
 
-def _importOne(one, origin, same):
+def _importOne(one, origin, same, asJson):
     """
     A dialogue with the check that takes the rows.
 
@@ -235,7 +255,7 @@ def _importOne(one, origin, same):
     database.useServersTime(connection)
     taken = 0
     rows = connection.stream(query.text, query.bound({}))
-    with click.progressbar(length=count, label=one.table, file=sys.stderr) as bar:
+    with progress(one.table, count, asJson) as bar:
         for portion in portions([_plain(value) for value in row] for row in rows):
             answer = yield request(one.family, one.check, "importRows", table=one.table, rows=portion)
             taken += answer["taken"]

@@ -88,6 +88,20 @@ class Directory:
         self.broken = self._stopped = False
         self.problem = None
         self._probing = None
+        self._troubles = {}  # {server: why it was of no use the last time}
+
+    def status(self):
+        """
+        How it is, as a dictionary.
+        """
+        troubles = dict(self._troubles)
+        return {
+            "problem": self.problem,
+            "servers": {one: {"lastTrouble": troubles.get(one)} for one in self.servers},
+            "sessions": self._working + len(self._idle),
+            "working": self._working,
+            "waiting": len(self._waiting),
+        }
 
     def ask(self, function):
         """
@@ -144,8 +158,8 @@ class Directory:
         error = result.value if isinstance(result, Failure) else None
         if isinstance(error, CancelledError):  # the thread hangs in the library
             visit.abandoned = True
-            self._putLast(visit.server)
             error = Lost(f"{self.name}: no answer within {self._seconds:g} s")
+            self._putLast(visit.server, error)
             result = Failure(error)
         elif visit.session is not None:
             self._keep(visit.session)
@@ -208,8 +222,8 @@ class Directory:
             if session.isUsable() and monotonic() - session.used <= IDLE:
                 try:
                     return self._answer(visit, session, ends)
-                except Lost:
-                    self._putLast(session.server)
+                except Lost as error:
+                    self._putLast(session.server, error)
             else:
                 session.close()
         problem = Lost(f"{self.name}: no answer within {self._seconds:g} s")
@@ -222,7 +236,7 @@ class Directory:
                 return self._answer(visit, self._connect(server, left), ends)
             except Lost as error:
                 problem = error
-                self._putLast(server)
+                self._putLast(server, error)
         raise problem
 
     def _answer(self, visit, session, ends):
@@ -243,11 +257,13 @@ class Directory:
 
     def _give(self, visit, session):
         session.used = monotonic()
+        self._troubles.pop(session.server, None)
         if visit.abandoned:
             session.close()
         else:
             visit.session = session
 
-    def _putLast(self, server):
+    def _putLast(self, server, error):
         if server in self.servers:
+            self._troubles[server] = str(error)
             self.servers = (*(one for one in self.servers if one != server), server)

@@ -190,8 +190,12 @@ class Resolver(Lookups):
         """
         What it is doing, as a dictionary.
         """
+        down = [server for server in self.servers if server.down]
         return {
-            "servers": {str(server): "does not answer" if server.down else "" for server in self.servers},
+            "problem": "no name server answers" if down and len(down) == len(self.servers) else None,
+            "servers": {
+                str(server): {"problem": "does not answer" if server.down else None} for server in self.servers
+            },
             "asked": self.asked,
             "fromCache": self.fromCache,
             "failed": self.failed,

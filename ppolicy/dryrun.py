@@ -4,14 +4,23 @@ have a check carry out a command.
 """
 
 import inspect
+import json
 from time import monotonic
 
+from twisted.logger import Logger
+
+from ppolicy.decisions import describedSteps
 from ppolicy.errors import BrokenAnswer, DeadlineExceeded, PPolicyError
 from ppolicy.listeners import Port
+from ppolicy.logs import escaped
+from ppolicy.parameter import didYouMean
 from ppolicy.policy import Factory
 
-# Seconds that a command of the administrator may take.
+log = Logger()
+
+# Seconds that a command of the administrator may take, and the longest line in the log about one.
 COMMAND = 60.0
+_LONGEST = 500
 PORT = Port("TCP", "127.0.0.1", 10031, "")
 
 
@@ -39,7 +48,7 @@ def explain(server, generation, data):
         finally:
             watch.armed = False
         return {
-            "steps": steps(factory),
+            "steps": describedSteps(factory.steps),
             "action": reply[len(b"action=") : -2].decode(),
             "ms": round((monotonic() - begun) * 1000, 1),
             "error": error,
@@ -58,7 +67,7 @@ def tryCheck(server, generation, name, data, arguments):
     def work():
         factory = Factory(generation)
         factory.check(name, data, *arguments)
-        return {"steps": steps(factory)}
+        return {"steps": describedSteps(factory.steps)}
 
     return server.bridge.run(work, timeout=generation.options.requestTimeout)
 
@@ -75,9 +84,11 @@ def carryOut(server, generation, request):
     slots = {slot.name: slot for slot in generation.slots.values() if slot.check.family == family}
     if name is None and len(slots) == 1:
         (name,) = slots
-    slot = slots.get(name)
+    slot = slots.get(name) if isinstance(name, str) else None
     if slot is None:
-        there = f"there is {', '.join(slots)}" if slots else "there is none"
+        if not slots:
+            raise PPolicyError(f"modules in ppolicy.conf has no check for the command {family}")
+        there = f"there is {', '.join(slots)}{didYouMean(name, slots)}"
         raise PPolicyError(f"no {family} check {name!r} in modules; {there}" if name else f"which check? {there}")
     method = getattr(type(slot.check), str(request.get("command")), None)
     arguments = request.get("arguments") or {}
@@ -94,16 +105,8 @@ def carryOut(server, generation, request):
             for one in slots.values():
                 server.cache.flush(one.token)
             server.repeats.flush()
+            what = f"{family} {slot.name} {request['command']} {json.dumps(arguments)}"
+            log.info("{by}: {what}", by=request.get("by", "command"), what=escaped(what)[:_LONGEST])
         return answer
 
     return server.bridge.run(work, timeout=COMMAND)
-
-
-def steps(factory):
-    """
-    The checks a factory has asked, as dictionaries.
-    """
-    return [
-        {"name": name, "code": code, "info": info, "ms": round(seconds * 1000, 1), "cached": cached}
-        for name, code, seconds, cached, info in factory.steps
-    ]

@@ -49,6 +49,7 @@ class DumpTable:
     @param split: None, 'records' or 'date'.
     @param interval: how many records a table has, or one of C{PERIODS}.
     @param retention: seconds after which records, and tables that were split off, are removed; 0: never.
+    @ivar problem: why nothing can be written at present, else None.
     @ivar dropped: records that were lost because the database did not answer for too long.
     """
 
@@ -61,7 +62,8 @@ class DumpTable:
         self._database = database
         self._split, self._interval, self._retention = split, interval, retention
         self._waiting = deque()
-        self._writing = self._failing = False
+        self._writing = False
+        self.problem = None
         self._last = 0
         self._node = SystemRandom().randrange(_NODES)
         self._timers = Timers(self.bridge)
@@ -84,6 +86,12 @@ class DumpTable:
         if self._database is not None and not self._database.readOnly:
             self._database.create(self.schema)
             self.bridge.reactor.callFromThread(self._open)
+
+    def status(self):
+        """
+        How it is, as a dictionary.
+        """
+        return {"problem": self.problem, "waiting": len(self._waiting), "dropped": self.dropped}
 
     def _open(self):
         self._timers.every(FLUSH, self._flush)
@@ -131,12 +139,12 @@ class DumpTable:
         self._writing = False
         if isinstance(result, Failure):
             self._waiting.extendleft(reversed(records))
-            if not self._failing:
-                self._failing = True
+            if self.problem is None:
                 self.log.warn("{name}: {error}", name=self.name, error=result.getErrorMessage())
+            self.problem = result.getErrorMessage()
             return
-        if self._failing:
-            self._failing = False
+        if self.problem is not None:
+            self.problem = None
             self.log.info("{name}: works again, {dropped} were dropped", name=self.name, dropped=self.dropped)
         self._flush()
 

@@ -50,6 +50,12 @@ class ParamError(ConfigError, CheckError):
     """
 
 
+class NoServer(PPolicyError):
+    """
+    No server is running, or the command cannot reach it; the message says what to do.
+    """
+
+
 class BrokenAnswer(PPolicyError):
     """
     What a policy returned is no answer that Postfix understands; the message says why.

@@ -146,6 +146,7 @@ class Fingerprints(ClientFactory):
     that nobody waits for any more keep their place, so that their answers are not taken for those of others.
 
     @param path: of its socket.
+    @ivar problem: why p0f could not be reached the last time, None when it could.
     """
 
     noisy = False
@@ -158,6 +159,19 @@ class Fingerprints(ClientFactory):
         self._early = deque()  # asked before there was a connection: (octets, Deferred)
         self._pause, self._notBefore = SHORTEST, None
         self._reason = ""
+        self.problem = None
+
+    def status(self):
+        """
+        How it is, as a dictionary. A connection that p0f has closed is no problem: the next question opens one.
+        """
+        session = self._session
+        return {
+            "problem": self.problem if session is None else session.trouble(),
+            "socket": self.path,
+            "connected": session is not None,
+            "waiting": len(self._early) if session is None else session.waiting,
+        }
 
     @inReactor
     def ask(self, address):
@@ -205,7 +219,7 @@ class Fingerprints(ClientFactory):
         @return: that as a sentence.
         """
         self._connector = self._session = None
-        self._reason = f"p0f cannot be reached at {self.path}: {why}"
+        self._reason = self.problem = f"p0f cannot be reached at {self.path}: {why}"
         self._notBefore = self._reactor.seconds() + self._pause
         self._pause = min(2 * self._pause, LONGEST)
         early, self._early = self._early, deque()
@@ -231,7 +245,7 @@ class Fingerprints(ClientFactory):
         """
         The connection is there.
         """
-        self._session = session
+        self._session, self.problem = session, None
         early, self._early = self._early, deque()
         for octets, done in early:
             if not done.called:
@@ -247,7 +261,10 @@ class Fingerprints(ClientFactory):
         self._failed(_plain(reason))
 
     def clientConnectionLost(self, connector, reason):
-        self._failed(self._session.why or _plain(reason))
+        why = self._session.why
+        self._failed(why or _plain(reason))
+        if why is None:
+            self.problem = None
 
 
 class _Session(Protocol):
@@ -265,6 +282,13 @@ class _Session(Protocol):
 
     def connectionMade(self):
         self._owner.connected(self)
+
+    @property
+    def waiting(self):
+        """
+        How many questions have no answer yet.
+        """
+        return len(self._asked)
 
     def trouble(self):
         """

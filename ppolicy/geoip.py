@@ -10,6 +10,7 @@ import io
 import ipaddress
 import random
 import stat
+import time
 from functools import lru_cache
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -83,6 +84,19 @@ class GeoFile:
         self.problem = None
         self._seen = ()  # what the file looked like when it was last read: never yet
         self._use(_Content())
+
+    def status(self):
+        """
+        How it is, as a dictionary.
+        """
+        content = self._content
+        problem = self.problem or content.trouble
+        if self.isLegacy:
+            problem = "it has the format GeoIP.dat, which is not read any more: all addresses are unknown"
+        return {
+            "problem": problem and (problem if str(self.path) in problem else f"{self.path}: {problem}"),
+            **content.described(),
+        }
 
     @property
     def hasCountries(self):
@@ -186,6 +200,7 @@ class _Content:
     """
     What one file has, never changed.
 
+    @ivar trouble: why an address could not be looked up, None while that did not happen.
     @raises Exception: one of C{_DAMAGE}, when it cannot be used.
     """
 
@@ -195,7 +210,7 @@ class _Content:
         self._reader = None
         self._path = path
         self._version = 0
-        self._isDamaged = False
+        self.trouble = None
         self.hasCountries = False
         self.isLegacy = _isLegacy(octets, path)
         if path is not None and not self.isLegacy:
@@ -249,8 +264,8 @@ class _Content:
         try:
             return _place(self._reader.get(wanted))
         except _DAMAGE as error:
-            if not self._isDamaged:
-                self._isDamaged = True
+            if self.trouble is None:
+                self.trouble = f"it is damaged, {text} cannot be looked up: {_shown(error)}"
                 self.log.error(
                     "{path}: it is damaged, {address} cannot be looked up: {error}",
                     path=str(self._path),
@@ -258,6 +273,19 @@ class _Content:
                     error=_shown(error),
                 )
             return None
+
+    def described(self):
+        """
+        What it says about itself.
+        """
+        if self._reader is None:
+            return {}
+        metadata = self._reader.metadata()
+        return {
+            "type": ascii(metadata.database_type)[1:-1][:100],
+            "built": time.strftime("%Y-%m-%d", time.gmtime(metadata.build_epoch)),
+            "nodes": metadata.node_count,
+        }
 
 
 def _place(record):

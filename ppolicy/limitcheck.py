@@ -89,6 +89,9 @@ class LimitCheck(Check):
         self._notices = Notices(self.state.bridge, self.notify, self.name) if self.notify else None
         self._counts = countsOf(self.state, table, self.name, self.memory, self.writeBehind)
 
+    def status(self):
+        return {} if self._notices is None else {"notices": self._notices.status()}
+
     def stop(self):
         if self._notices is not None:
             self._notices.stop()
@@ -231,6 +234,13 @@ class Notices:
         self._pool = ThreadPool(bridge, "notify", _THREADS)
         self._waiting = deque()
         self._busy = 0
+        self._problem = None
+
+    def status(self):
+        """
+        How it is, as a dictionary.
+        """
+        return {"problem": self._problem, "waiting": len(self._waiting), "working": self._busy}
 
     def add(self, *arguments):
         if len(self._waiting) >= _WAITING:
@@ -248,8 +258,15 @@ class Notices:
         self._busy += 1
         done = maybeDeferred(self._pool.run, self._function, *self._waiting.popleft())
         done.addTimeout(_PATIENCE, self._bridge.reactor)
-        done.addErrback(lambda failure: self.log.failure("{name}: notify failed", failure, name=self._name))
+        done.addCallbacks(self._told, self._failed)
         done.addCallback(self._done)
+
+    def _told(self, _):
+        self._problem = None
+
+    def _failed(self, failure):
+        self._problem = f"notify failed with {failure.type.__name__}: {failure.getErrorMessage()}"
+        self.log.failure("{name}: notify failed", failure, name=self._name)
 
     def _done(self, _):
         self._busy -= 1

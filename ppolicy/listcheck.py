@@ -75,6 +75,9 @@ class ListCheck(Check):
             source.open()
         return sources[0]
 
+    def status(self):
+        return {"lists": {source.name: source.status() for source in self._sources}}
+
     def stop(self):
         for source in self._sources:
             source.close()
@@ -136,7 +139,8 @@ class ListCheck(Check):
     def export(self, table=None, limit=_EXPORTED, after=0):
         source = self._table(table)
         rows = source.scan(None, int(limit), int(after))
-        return {"table": source.name, "columns": [*source.keys, *source.others], "rows": rows}
+        total = {} if after else {"total": source.count()}
+        return {"table": source.name, "columns": [*source.keys, *source.others], "rows": rows, **total}
 
     def oldTables(self):
         return [(source.name, (*source.keys, *source.others), source.times) for source in self._tablesOnly()]
@@ -263,6 +267,12 @@ class FileSource:
         Needed no longer.
         """
         self._service.unwatch(self.file)
+
+    def status(self):
+        """
+        How it is, as a dictionary.
+        """
+        return self.file.status()
 
     def find(self, combinations):
         """

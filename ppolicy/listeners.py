@@ -12,13 +12,14 @@ import stat
 from collections import namedtuple
 from pathlib import Path
 
-from twisted.internet import error
+from twisted.internet import error, tcp, unix
 from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 from twisted.plugin import IPlugin  # noqa: F401 - endpoint strings are plugins
 
 from ppolicy.errors import ConfigError
 from ppolicy.parameter import shown, toPath
+from ppolicy.portholder import holder
 
 log = Logger()
 
@@ -65,6 +66,34 @@ def parsePort(port, folder):
     except OSError:
         raise ValueError(f"{v6 or v4} is no IP address") from None
     return [Tcp(v6 or v4, int(number), False)]
+
+
+def parseLoopback(text, folder):
+    """
+    One L{Tcp} of this host or L{Unix}, for what only this host may read: 'unix:/path:mode=660', '127.0.0.1:9154'.
+
+    @raises ValueError: with what is wrong.
+    """
+    if not text.startswith("unix:") and not re.fullmatch(r"(127\.[0-9.]+|\[::1\]):[0-9]{1,9}", text):
+        raise ValueError(
+            f"{shown(text)} is none of '127.0.0.1:9154', '[::1]:9154', 'unix:/path:mode=660'; to be read from "
+            "another host, it needs a proxy on this one that says who may"
+        )
+    (wanted,) = parsePort(text, folder)
+    if isinstance(wanted, Tcp) and wanted.port == 0:
+        raise ValueError(f"{shown(text)}: nobody could tell which port that will be")
+    return wanted
+
+
+def isSame(wanted, other):
+    """
+    Can only one of two parsed ports be bound?
+    """
+    if isinstance(wanted, Unix) or isinstance(other, Unix):
+        return wanted[0] == other[0]
+    return (
+        isinstance(other, Tcp) and wanted.port == other.port and other.host in (wanted.host, "::", "0.0.0.0")  # noqa: S104
+    )
 
 
 def _number(port):
@@ -141,65 +170,132 @@ def groupId(name):
         raise ValueError(f"there is no group {shown(name)}") from None
 
 
-def listen(reactor, wanted, factory):
+def passed(wanted, inherited):
+    """
+    The socket that was passed to the process for this parsed port, else None.
+
+    @param inherited: L{Inherited} sockets.
+    @raises ConfigError: when it is named, and not fit for that.
+    """
+    if isinstance(wanted, Tcp):
+        return inherited.at(wanted.host, wanted.port)
+    if isinstance(wanted, Endpoint):
+        return inherited.named(wanted.description)
+    found = inherited.file(wanted.path)
+    if found is not None:
+        _compare(wanted)
+    return found
+
+
+def isWrapped(wanted):
+    """
+    Is there more to this port than a socket, as in C{haproxy:systemd:…}? Then Twisted listens.
+    """
+    return isinstance(wanted, Endpoint) and not wanted.description.startswith("systemd:")
+
+
+def _compare(wanted):
+    """
+    Whose socket it is decides about its mode and owner.
+    """
+    try:
+        status = wanted.path.stat()
+    except OSError:
+        return  # not for us to see
+    mode = stat.S_IMODE(status.st_mode)
+    if mode != wanted.mode or wanted.user not in (-1, status.st_uid) or wanted.group not in (-1, status.st_gid):
+        log.warn(
+            "{path} has mode {mode:o}, owner {user} and group {group}: the socket unit decides about that (see"
+            " SocketMode=), not ppolicyPort",
+            path=str(wanted.path),
+            mode=mode,
+            user=status.st_uid,
+            group=status.st_gid,
+        )
+
+
+def listen(reactor, wanted, factory, option="ppolicyPort"):
     """
     Bind one parsed port.
+
+    @param option: whose value it is.
 
     @return: Twisted's listening port, a Deferred of it for endpoints that need time, or None for an optional
         one that this host cannot have.
     @raises ConfigError: when it cannot be bound.
     """
     if isinstance(wanted, Endpoint):
-        return _listenEndpoint(reactor, wanted, factory)
+        return _listenEndpoint(reactor, wanted, factory, option)
     if isinstance(wanted, Unix):
-        return _listenUnix(reactor, wanted, factory)
+        return _listenUnix(reactor, wanted, factory, option)
     try:
         return reactor.listenTCP(wanted.port, factory, BACKLOG, wanted.host)
     except error.CannotListenError as problem:
         number = getattr(problem.socketError, "errno", None)
         if wanted.host == "::" and number in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            return listen(reactor, Tcp("0.0.0.0", wanted.port, False), factory)  # noqa: S104 - asked for by '*'
+            return listen(reactor, Tcp("0.0.0.0", wanted.port, False), factory, option)  # noqa: S104 - asked for by '*'
         if wanted.optional and number in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             log.info("no IPv6 here, [{host}]:{port} is left out", host=wanted.host, port=wanted.port)
             return None
         reason = os.strerror(number) if number else str(problem)
-        raise ConfigError(f"ppolicyPort: cannot listen on {describe(wanted)}: {reason}") from None
+        if number == errno.EADDRINUSE:
+            by = holder(wanted.port)
+            reason += f", by {by}" if by else "; `ss -ltnp` shows by whom"
+        elif number == errno.EACCES:
+            others = "name its user with the option user, or " if option == "ppolicyPort" else ""
+            reason += f"; ports below 1024 are for root: {others}take another port"
+        raise ConfigError(f"{option}: cannot listen on {describe(wanted)}: {reason}") from None
 
 
-def _listenEndpoint(reactor, wanted, factory):
+def _listenEndpoint(reactor, wanted, factory, option):
     try:
         return serverFromString(reactor, wanted.description).listen(factory)
     except Exception as problem:  # noqa: BLE001 - an endpoint of anybody
         reason = "systemd has passed no such socket" if isinstance(problem, LookupError) else problem
-        raise ConfigError(f"ppolicyPort: cannot listen on {wanted.description}: {reason}") from None
+        raise ConfigError(f"{option}: cannot listen on {wanted.description}: {reason}") from None
 
 
-def _listenUnix(reactor, wanted, factory):
-    removeStale(wanted.path)
+def _listenUnix(reactor, wanted, factory, option):
+    removeStale(wanted.path, option)
+    port = _UnixPort(str(wanted.path), factory, BACKLOG, wanted.mode, reactor)
     try:
-        port = reactor.listenUNIX(str(wanted.path), factory, BACKLOG, mode=wanted.mode)
+        port.startListening()
     except error.CannotListenError as problem:
-        raise ConfigError(f"ppolicyPort: cannot listen on {wanted.path}: {problem.socketError}") from None
+        raise ConfigError(f"{option}: cannot listen on {wanted.path}: {problem.socketError}") from None
     if wanted.user != -1 or wanted.group != -1:
         try:
             os.chown(wanted.path, wanted.user, wanted.group)
         except OSError as problem:
             port.stopListening()
-            raise ConfigError(f"ppolicyPort: {wanted.path}: {problem.strerror}") from None
+            reason = f"{problem.strerror}; who is not root can give it to his own groups only"
+            raise ConfigError(f"{option}: {wanted.path}: {reason}") from None
     return port
 
 
-def removeStale(path):
+class _UnixPort(unix.Port):
+    """
+    A UNIX socket that is closed also where its file cannot be removed: root made it, and the server is not root
+    any more. The next start removes it.
+    """
+
+    def connectionLost(self, reason):
+        try:
+            super().connectionLost(reason)
+        except OSError:
+            tcp.Port.connectionLost(self, reason)
+
+
+def removeStale(path, option):
     """
     Remove the socket of a server that died; never that of one that lives, nor anything else.
     """
     try:
         if not stat.S_ISSOCK(Path(path).lstat().st_mode):
-            raise ConfigError(f"ppolicyPort: {path} exists and is no socket")
+            raise ConfigError(f"{option}: {path} exists and is no socket")
     except FileNotFoundError:
         return
     except OSError as problem:
-        raise ConfigError(f"ppolicyPort: {path}: {problem.strerror}") from None
+        raise ConfigError(f"{option}: {path}: {problem.strerror}") from None
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
@@ -207,9 +303,9 @@ def removeStale(path):
         except ConnectionRefusedError:
             Path(path).unlink(missing_ok=True)
         except OSError as problem:
-            raise ConfigError(f"ppolicyPort: {path} is in use: {problem.strerror}") from None
+            raise ConfigError(f"{option}: {path} is in use: {problem.strerror}") from None
         else:
-            raise ConfigError(f"ppolicyPort: {path} is in use by a running server")
+            raise ConfigError(f"{option}: {path} is in use by a running server")
 
 
 def describe(wanted):

@@ -263,6 +263,12 @@ class ListFile:
     def __len__(self):
         return len(self._entries)
 
+    def status(self):
+        """
+        How it is, as a dictionary.
+        """
+        return {"problem": self.problem, "entries": len(self), "warnings": len(self.warnings)}
+
     def find(self, value):
         """
         @see: L{Entries.find}

@@ -52,7 +52,7 @@ def logFailure(log, what):
     text = traceback.format_exc()
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]}\n...\n{text[-_LONGEST // 2 :]}"
-    log.error("{instance}{what}\n\t{text}", instance=prefix(), what=what, text=escaped(text))
+    log.error("{instance}{what}\n\t{traceback}", instance=prefix(), what=what, traceback=escaped(text))
 
 
 def escaped(text):
@@ -63,3 +63,15 @@ def escaped(text):
         one if one.isprintable() or one == "\n" else one.encode("unicode_escape", "surrogatepass").decode("ascii")
         for one in text
     ).replace("\n", "\n\t")
+
+
+def asText(value):
+    """
+    What a policy or a check has left somewhere, as a text of Python's own class, whatever it is.
+    """
+    if type(value) is str:
+        return value
+    try:
+        return str.__str__(value if isinstance(value, str) else str(value))
+    except BaseException:  # noqa: BLE001 - an object of the site's own
+        return f"<{type(value).__name__}>"

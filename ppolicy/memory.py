@@ -23,6 +23,7 @@ class InMemory:
     @param refresh: seconds after which they are loaded again.
     @param expire: seconds after which they are used no longer, whatever goes wrong with loading.
     @ivar busy: is it being loaded, or about to be?
+    @ivar problem: why it could not be loaded the last time, else None.
     """
 
     log = Logger()
@@ -36,6 +37,7 @@ class InMemory:
         self._earliest = self._loaded = self._nextLoad = 0.0
         self._isLoading = self._hasChanged = self._closed = False
         self._later = None
+        self.problem = None
 
     @property
     def busy(self):
@@ -105,8 +107,11 @@ class InMemory:
             result.trap(BackendError)
             self._hasChanged = False
             self._nextLoad = now + min(_AGAIN, self._refresh)
-            self.log.warn("list {name} cannot be loaded: {error}", name=self._name, error=result.getErrorMessage())
+            error = result.getErrorMessage()
+            self.problem = f"list {self._name} cannot be loaded: {error}"
+            self.log.warn("list {name} cannot be loaded: {error}", name=self._name, error=error)
             return
+        self.problem = None
         rows, seconds = result
         self._earliest = now + _EASE * seconds
         if self._hasChanged:

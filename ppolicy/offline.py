@@ -2,18 +2,21 @@
 What the command does without a running server: check a configuration, try a check, explain a decision.
 """
 
+import os
 import re
 
 from twisted.internet.defer import inlineCallbacks, maybeDeferred
 from twisted.python.failure import Failure
 
-from ppolicy import config, control, dryrun, listeners
+from ppolicy import config, control, dryrun, listeners, privileges, statefolder
 from ppolicy.errors import ConfigError, PPolicyError
+from ppolicy.parameter import didYouMean
 from ppolicy.policy import Generation
 from ppolicy.protocol import parseRequest
 from ppolicy.registry import Registry
-from ppolicy.service import Server, controlPath, lockFolder, openDatabase, stateFolder
+from ppolicy.service import Server, openDatabase
 from ppolicy.services import Services
+from ppolicy.statefolder import controlPath, stateFolder
 
 
 def load(path):
@@ -46,6 +49,7 @@ def start(configuration):
     """
     from twisted.internet import reactor
 
+    statefolder.refuse(stateFolder(configuration))
     server = Server(reactor, configuration.options, dryRun=True)
     server.services = Services(server.bridge, configuration)
     generation = Generation(0, configuration, server)
@@ -191,13 +195,33 @@ def _spec(configuration, name):
     try:
         cls = Registry(configuration.options.modulePath).find(name)
     except ConfigError as error:
-        names = ", ".join(spec.name for spec in configuration.specs) or "none"
-        raise PPolicyError(f"{name} is no configured check (there is {names}), and: {error}") from None
+        names = [spec.name for spec in configuration.specs]
+        there = ", ".join(names) or "none"
+        raise PPolicyError(
+            f"{name} is no configured check (there is {there}){didYouMean(name, names)}\nand {error}"
+        ) from None
     mistakes = []
     parameters = cls.accept({}, configuration.folder, mistakes)
     if mistakes:
         raise ConfigError(*[f"{name}: {sentence}" for _, sentence in mistakes])
     return config.CheckSpec(name, cls, parameters, configuration.path, None)
+
+
+def _takeFolder(configuration):
+    """
+    Make changes in the place of the server, and as its user: what root made, it could not change.
+    """
+    folder = stateFolder(configuration)
+    account = privileges.account(configuration.options)
+    if account is not None:
+        statefolder.make(folder, *account[:2])
+        privileges.become(*account)
+    elif os.geteuid() == 0 and folder.exists():
+        statefolder.refuse(folder)
+        privileges.becomeOwner(folder)
+    else:
+        statefolder.make(folder)
+    statefolder.lockFolder(folder)
 
 
 def _run(configuration, write, work):
@@ -211,8 +235,7 @@ def _run(configuration, write, work):
 
     server = Server(reactor, configuration.options, dryRun=not write)
     if write:
-        stateFolder(configuration).mkdir(mode=0o750, parents=True, exist_ok=True)
-        lockFolder(stateFolder(configuration))
+        _takeFolder(configuration)
     database = openDatabase(reactor, configuration, readOnly=not write)
     server.services = Services(server.bridge, configuration, database)
     server.services.start()
@@ -224,12 +247,19 @@ def _run(configuration, write, work):
 
     def finish(result):
         results.append(result)
-        generation.stop()
-        server.services.stop().addTimeout(10, reactor).addBoth(lambda _: reactor.stop())
+        if reactor.running:
+            reactor.stop()
 
+    def close():
+        generation.stop()
+        return server.services.stop().addTimeout(10, reactor).addErrback(lambda _: None)
+
+    reactor.addSystemEventTrigger("before", "shutdown", close)
     reactor.callWhenRunning(lambda: maybeDeferred(work, server, generation).addBoth(finish))
     reactor.run()
     server.bridge.watch.stop()
+    if not results:  # a signal has ended it
+        raise KeyboardInterrupt
     if isinstance(results[0], Failure):
         results[0].raiseException()
     return results[0]

@@ -18,7 +18,10 @@ IGNORED = {
 }
 
 # Options that a running server cannot change.
-AT_START = ("stateDir", "controlSocket", "database", "user", "group", "logTarget", "workerThreads")
+AT_START = (
+    *("stateDir", "controlSocket", "database", "user", "group"),
+    *("logTarget", "eventLog", "metrics", "workerThreads"),
+)
 
 
 class Options(Parameters):
@@ -29,7 +32,8 @@ class Options(Parameters):
     ppolicyPort: int | str | list[int | str] = parameter(
         10031,
         "where to listen, one or a list of: 10031 (127.0.0.1 and ::1), '*:10031', '192.0.2.1:10031', "
-        "'[::1]:10031', 'unix:/path:mode=660:user=u:group=g', or a Twisted endpoint such as 'systemd:…'",
+        "'[::1]:10031', 'unix:/path:mode=660:user=u:group=g', or a Twisted endpoint such as 'systemd:…'. A socket "
+        "that systemd holds for one of these is taken over; see docs/service.md",
     )
     connLimit: int = parameter(1000, "connections served at once; Postfix holds one for each smtpd", minimum=1)
     returnOnConnLimit: Any = parameter(
@@ -56,12 +60,33 @@ class Options(Parameters):
     requestLog: Literal["keyvalue", "json", None] = parameter(
         "keyvalue", "form of the line that each request gets"
     )
-    logTarget: str = parameter("stdout", "where request lines go: 'stdout', 'syslog' or a file")
+    historySize: int = parameter(
+        10000, "how many decisions `ppolicy why` can look back at, in memory, about 200 octets each", minimum=0
+    )
+    privacy: Literal["full", "hash"] = parameter(
+        "full",
+        "'hash' writes pseudonyms instead of the addresses and names of clients, senders, recipients and logins, "
+        "into the request log and what `ppolicy why` and `trace` show; they are made with privacy.key in stateDir",
+    )
+    metrics: str | None = parameter(
+        None,
+        "where Prometheus reads /metrics, and others /healthz and /readyz: '127.0.0.1:9154', '[::1]:9154' or "
+        "'unix:/path:mode=660'; needs the extra metrics",
+    )
+    logTarget: str = parameter(
+        "stdout",
+        "where request lines go: 'stdout', a file, 'syslog' for this host's syslog daemon, or one that takes RFC "
+        "5424: 'syslog:unix:/dev/log', 'syslog:udp:192.0.2.1:514', 'syslog:tcp:logs.example.org:514'; see "
+        "docs/logs.md",
+    )
+    eventLog: Literal["text", "json"] = parameter(
+        "text", "form in which ppolicy run prints everything else that is logged, on stdout"
+    )
     logLevel: int | str = parameter("INFO", "least level of what the policy and modules log through logging")
     stateDir: Path | None = parameter(
         None,
-        "folder of the embedded database and the control socket; by default $STATE_DIRECTORY, else "
-        "/var/lib/ppolicy when it is ours to write, else 'state' beside ppolicy.conf",
+        "folder of the embedded database and the control socket, where others must not write; by default "
+        "$STATE_DIRECTORY, else /var/lib/ppolicy when it is ours to write, else 'state' beside ppolicy.conf",
     )
     controlSocket: Path | None = parameter(
         None, "UNIX socket of the ppolicy command; by default control.sock in stateDir"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ppolicy.blocklists import CATALOGUE, KINDS, NAMES, SELFTESTS, BlockList, Code, compiled, deadZone
 from ppolicy.errors import ConfigError
-from ppolicy.parameter import didYouMean, shown
+from ppolicy.parameter import didYouMean, shown, toPath
 
 # Every key with what it must be.
 _KEYS = {
@@ -217,12 +217,15 @@ class _Reading:
 
     def _fromFile(self):
         path = self.given["keyFile"]
-        if not isinstance(path, str | Path) or not str(path) or "\0" in str(path):
+        try:
+            with toPath(path, self.folder).open("rb") as file:
+                octets = file.read(_LARGEST_KEY_FILE)
+        except ConfigError as error:
+            self.mistake(f"keyFile {error}")
+            return None
+        except ValueError:
             self._wrong("keyFile")
             return None
-        try:
-            with (self.folder / Path(path)).open("rb") as file:
-                octets = file.read(_LARGEST_KEY_FILE)
         except OSError as error:
             self.mistake(f"keyFile {path} cannot be read: {error.strerror}")
             return None

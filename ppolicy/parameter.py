@@ -10,6 +10,7 @@ import types
 import typing
 from pathlib import Path
 
+from ppolicy import credentials
 from ppolicy.errors import ConfigError, Mistake
 
 _REQUIRED = object()
@@ -57,6 +58,8 @@ class Parameter:
         given = described(type(value)) if self.secret else shown(value)
         try:
             value = _convert(value, self.type, folder)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         except Exception:  # noqa: BLE001 - ValueError, or whatever an object of the site's own raises
             raise ValueError(f"must be {described(self.type)}, not {given}") from None
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -230,15 +233,16 @@ def _convert(value, wanted, folder):
 
 def toPath(value, folder):
     """
-    The path that is meant; a relative one begins in C{folder}.
+    The path that is meant; a relative one begins in C{folder}, C{credential:NAME} is what systemd keeps.
 
     @raises ValueError: when no file can have it.
+    @raises ConfigError: when there is no such credential.
     """
     if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
         raise ValueError
     os.fsencode(value)  # a ValueError when there are halves of characters in it
     try:
-        return folder / Path(value).expanduser()
+        return credentials.locate(value) or folder / Path(value).expanduser()
     except RuntimeError:  # ~nobody
         raise ValueError from None
 
@@ -284,6 +288,15 @@ def described(wanted):
         key, item = map(described, members)
         return "a dictionary" if members == (typing.Any, typing.Any) else f"a dictionary {{{key}: {item}}}"
     return _PLAIN.get(origin or wanted) or getattr(wanted, "__name__", str(wanted))
+
+
+def typeName(kind):
+    """
+    A type as a person writes it.
+    """
+    if typing.get_origin(kind) or not isinstance(kind, type):
+        return str(kind).replace("typing.", "").replace("pathlib.", "").replace("NoneType", "None")
+    return kind.__name__
 
 
 def _hints(cls):

@@ -16,7 +16,9 @@ log = Logger()
 
 # For how long Postfix may send a request again that it has sent before.
 _REPEAT = 300
-# How many checks of one request are remembered, for the log and in the request's attributes.
+# The largest whole number that is a code, and how many checks of one request are remembered, for the log and in
+# the request's attributes.
+_LARGEST = 2**63
 _STEPS = 1000
 
 
@@ -108,6 +110,16 @@ class Generation:
                 old = predecessor.slots.get(name)
                 if old is not None and slot.same(old):
                     slot.token = old.token
+
+    def countOn(self, predecessor):
+        """
+        Take over the place of another one: what was counted of a check is counted since the server's start.
+        """
+        for name, slot in self.slots.items():
+            old = predecessor.slots.get(name)
+            if old is not None:
+                slot.asked, slot.hits = old.asked, old.hits
+                slot.failures, slot.seconds = old.failures, old.seconds
 
     def _forget(self, name):
         slot = self.slots.get(name)
@@ -378,7 +390,7 @@ class Factory:
         if (
             result.__class__ is tuple
             and 2 <= len(result) <= 3
-            and isinstance(result[0], int | float)
+            and (isinstance(result[0], float) or (isinstance(result[0], int) and -_LARGEST < result[0] < _LARGEST))
             and (len(result) == 2 or isinstance(result[2], int | float))
         ):
             return result

@@ -113,6 +113,7 @@ class PolicyProtocol(LineReceiver):
         self._server = server
         self._bridge = server.bridge
         self._overLimit = False
+        self._isNew = True
         self._lost = False
         self._carry = b""
         self._timer = None
@@ -215,6 +216,7 @@ class PolicyProtocol(LineReceiver):
     def _received(self, data):
         if self._timer is not None:
             self._unlimitTime()
+        self._isNew = False
         server = self._server
         server.requests += 1
         if self._overLimit:
@@ -259,6 +261,14 @@ class PolicyProtocol(LineReceiver):
         if not self._busy:
             self._proceed()
 
+    def finish(self, isLate):
+        """
+        The server ends: close, unless a request is worked on or half there; what they are owed comes first. So is
+        a first request that was not sent yet, until it is late for that.
+        """
+        if not (self._busy or self._buffer or self._carry or (self._isNew and not isLate)):
+            self.hangUp()
+
     def hangUp(self):
         """
         Close, once what is written is sent.
@@ -286,8 +296,8 @@ class PolicyProtocol(LineReceiver):
             reply = self._failed(generation, error)
         generation.active -= 1
         self._write(reply)
-        if server.requestLog is not None:
-            server.requestLog.request(data, factory.steps, reply, self._bridge.seconds() - begun)
+        ended = self._bridge.seconds()
+        server.decisions.add(data, factory.steps, reply, ended, ended - begun)
         if generation is not server.generation:
             server.retire(generation)
 
@@ -330,10 +340,13 @@ class Outbox:
     """
     The replies of one turn of the reactor, sent together at its end. Sent one by one, each of them would wake a
     client that waits, and waking costs the sender as much as the rest of the reply.
+
+    @param flushed: is called after that.
     """
 
-    def __init__(self, bridge):
+    def __init__(self, bridge, flushed):
         self._bridge = bridge
+        self._flushed = flushed
         self._replies = []
         bridge.drained = self.flush
 
@@ -352,6 +365,7 @@ class Outbox:
         replies, self._replies = self._replies, []
         for protocol, reply in replies:
             protocol.send(reply)
+        self._flushed()
 
 
 class PolicyListener(ProtocolFactory):

@@ -1,5 +1,5 @@
 """
-Renders what is generated from the code: MODULES, docs/options and the tables in sql/.
+Renders what is generated from the code: MODULES, pages of docs/ and the tables in sql/.
 
     python -m ppolicy.reference         writes them into the present folder
 """
@@ -7,17 +7,18 @@ Renders what is generated from the code: MODULES, docs/options and the tables in
 import contextlib
 import inspect
 import sys
-import typing
 from pathlib import Path
 
 from twisted.internet.task import Clock
 
+from ppolicy import manpages, pages
+from ppolicy.__main__ import main as command
 from ppolicy.bridge import Bridge
 from ppolicy.check import Check
 from ppolicy.errors import ConfigError
 from ppolicy.listhealth import Blocklists
 from ppolicy.mariadb import MariaDB
-from ppolicy.options import Options
+from ppolicy.parameter import typeName
 from ppolicy.registry import Registry, bundledTypes
 from ppolicy.schema import VERSION_TABLE, ddl
 from ppolicy.sqlite import SQLite
@@ -79,15 +80,6 @@ def parameters(cls, skip=None):
     return "\n".join(lines)
 
 
-def typeName(kind):
-    """
-    A type as a person writes it.
-    """
-    if typing.get_origin(kind) or not isinstance(kind, type):
-        return str(kind).replace("typing.", "").replace("pathlib.", "").replace("NoneType", "None")
-    return kind.__name__
-
-
 def wrapped(text, width=72, indent="        "):
     """
     A help text in lines.
@@ -97,14 +89,18 @@ def wrapped(text, width=72, indent="        "):
     return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
 
 
-def options():
+def commandsPage():
     """
-    The text of docs/options.
+    The text of docs/commands.md.
     """
-    return (
-        "The options of ppolicy.conf\n===========================\n\n"
-        "Name, type and default of each; made by python -m ppolicy.reference\n\n" + parameters(Options) + "\n"
-    )
+    return pages.commands(command)
+
+
+def commandManual():
+    """
+    The text of docs/man/ppolicy.1.
+    """
+    return manpages.command(command)
 
 
 class _Nowhere(Clock):
@@ -173,7 +169,10 @@ def mariadbTables():
 
 FILES = {
     "MODULES": modules,
-    "docs/options": options,
+    "docs/commands.md": commandsPage,
+    "docs/man/ppolicy.1": commandManual,
+    "docs/man/ppolicy.conf.5": manpages.configuration,
+    "docs/options.md": pages.options,
     "sql/mariadb.sql": mariadbTables,
     "sql/sqlite.sql": sqliteTables,
 }
@@ -184,6 +183,7 @@ def main():
     Write all of them.
     """
     for name, render in FILES.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(render(), encoding="utf-8")
     return 0
 

@@ -132,5 +132,10 @@ def counted(database, schema, where, now):
         func.coalesce(func.sum(case((condition(schema.c, now), 1), else_=0)), 0) for condition in where.values()
     ]
     query = Compiled(select(*sums), database.dialect)
-    row = wait(database.load(lambda connection: query(connection).fetchone()))
+    try:
+        row = wait(database.load(lambda connection: query(connection).fetchone()))
+    except BackendError as error:
+        if not error.nothingThere:
+            raise
+        return dict.fromkeys(where, 0)  # it is about to be made
     return dict(zip(where, map(int, row), strict=True))

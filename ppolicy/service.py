@@ -2,45 +2,48 @@
 Start and stop everything, in order: ports, state, the first generation; reload.
 """
 
-import fcntl
-import grp
 import logging
 import os
-import pwd
 import resource
-import signal
 import sys
 import time
 from pathlib import Path
 
 from twisted.application.service import Application, Service
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, fail, inlineCallbacks, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.persisted.sob import IPersistable
-from twisted.python.util import switchUID
 from zope.interface import implementer
 
-from ppolicy import __version__, config, garbage, listeners
+from ppolicy import __version__, config, garbage, inherited, listeners, logtarget, privileges, signals, statefolder
 from ppolicy.bridge import Bridge
 from ppolicy.cache import ResultCache
 from ppolicy.control import ControlListener
+from ppolicy.decisions import Decisions
 from ppolicy.errors import ConfigError, PPolicyError
 from ppolicy.logs import ToTwisted
+from ppolicy.notify import Supervisor
 from ppolicy.options import AT_START
 from ppolicy.policy import Generation
+from ppolicy.ports import Ports
+from ppolicy.privacy import Privacy, readKey
 from ppolicy.protocol import Outbox, PolicyListener
-from ppolicy.requestlog import FORMS
+from ppolicy.requestlog import FORMS, RequestLog
 from ppolicy.services import Services
 from ppolicy.sqlite import SQLite
+from ppolicy.statefolder import controlPath, stateFolder
 from ppolicy.target import Target, parse
 from ppolicy.threads import ThreadPool
+from ppolicy.timers import Timers
 from ppolicy.verbs import Verbs
 from ppolicy.watchdog import Watchdog
 from ppolicy.writer import LineWriter
 
 # Seconds that a stopping server gives the requests it is working on.
 GRACE = 5.0
+# Seconds of these for a connection that has sent nothing yet: Postfix connects when it has something to ask.
+FIRST_REQUEST = 1.0
 REPEATS = 50_000
 SWITCH = 0.0005
 
@@ -53,6 +56,7 @@ class Server:
 
     @ivar generation: the one that serves.
     @ivar connections: the open L{PolicyProtocol}s.
+    @ivar decisions: what was decided about each request, for those who want to know.
     @ivar requests: how many came in, C{overLimit} of them beyond connLimit; C{failures} got returnOnFatalError.
     @ivar repeats: answers of checks that count, for requests that Postfix sends again.
     """
@@ -68,8 +72,8 @@ class Server:
         self.dryRun = dryRun
         self.generation = None
         self.connections = set()
-        self.outbox = Outbox(self.bridge)
-        self.requestLog = None
+        self.decisions = Decisions(reactor, options.historySize)
+        self.outbox = Outbox(self.bridge, self.decisions.settleMany)
         self.requests = self.overLimit = self.failures = 0
 
     def portOf(self, address):
@@ -88,22 +92,6 @@ class Server:
         if generation is not self.generation and not generation.active and not generation.stopped:
             generation.stopped = True
             generation.stop()
-
-
-def stateFolder(configuration):
-    """
-    The folder of everything that is kept: C{stateDir}, else what systemd gives, else the system's, else beside
-    ppolicy.conf.
-    """
-    if configuration.options.stateDir is not None:
-        return configuration.options.stateDir
-    given = os.environ.get("STATE_DIRECTORY")  # systemd: a list with colons
-    if given:
-        return Path(given.split(":")[0])
-    system = Path("/var/lib/ppolicy")
-    if system.is_dir() and os.access(system, os.W_OK):
-        return system
-    return configuration.folder / "state"
 
 
 def openDatabase(reactor, configuration, readOnly=False):
@@ -127,13 +115,6 @@ def databaseTarget(configuration):
     return parse(configuration.options.database, configuration.folder)
 
 
-def controlPath(configuration):
-    """
-    The control socket.
-    """
-    return configuration.options.controlSocket or stateFolder(configuration) / "control.sock"
-
-
 class PPolicyService(Service):
     """
     The whole server as a Twisted service. Nothing is opened before C{privilegedStartService}.
@@ -146,12 +127,17 @@ class PPolicyService(Service):
         self._reactor = reactor
         self.configuration = configuration
         self.server = None
-        self._ports = {}
+        self._supervisor = None
+        self._timers = None
+        self._inherited = None
+        self._ports = None
         self._control = None
+        self._metrics = None
         self._lock = None
         self.writer = None
         self._logging = None
         self.started = time.time()
+        self.refusal = None  # of the last reload
         self._reloadPool = None
         self._reloading = None
         self._reloadAgain = False
@@ -159,6 +145,8 @@ class PPolicyService(Service):
     # Start
 
     def privilegedStartService(self):
+        signals.hold()
+        self._supervisor = Supervisor()
         if self._reactor is None:
             from twisted.internet import reactor
 
@@ -167,30 +155,39 @@ class PPolicyService(Service):
         self._reactor.seconds = time.monotonic
         # A busy worker thread must not keep the interpreter from the reactor for long.
         sys.setswitchinterval(SWITCH)
+        if self.configuration.options.metrics is not None:
+            # An extra. Later it is another user who would have to read it.
+            from ppolicy import metrics  # noqa: F401
         self.server = Server(self._reactor, self.configuration.options)
         self._raiseFileLimit()
-        self._ports = self._bind(self.configuration.options.ppolicyPort, {})
+        self._inherited = inherited.take()
+        self._ports = Ports(self._reactor, self._inherited, lambda: PolicyListener(self.server))
+        wanted = self.configuration.options.ppolicyPort, self.configuration.folder
+        unclaimed = self._ports.unclaimed(*wanted)
+        if unclaimed:
+            raise ConfigError(*unclaimed)
+        self._ports.use(self._ports.bind(*wanted))
 
     def startService(self):
         try:
             self._startAll()
         except OSError as error:
-            raise ConfigError(str(error)) from None
+            raise ConfigError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
         super().startService()
-        self._reactor.callWhenRunning(self._takeSignals)
+        self._reactor.callWhenRunning(self._serving)
 
     def _startAll(self):
         configuration, options, server = self.configuration, self.configuration.options, self.server
         self._logging = ToTwisted()
         logging.getLogger().addHandler(self._logging)
         self._setLogLevel(options)
-        folder = stateFolder(configuration)
-        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        self._dropPrivileges(options, folder)
-        self._lock = lockFolder(folder)
+        self._takeFolder(options, stateFolder(configuration))
         self.writer = LineWriter(_target(configuration))
-        self.writer.start()
-        self._setRequestLog(options)
+        try:
+            self.writer.start()
+        except OSError as error:
+            raise ConfigError(f"logTarget: {self.writer.target}: {error.strerror}") from None
+        self._tellDecisions(options, _privacy(configuration))
         if options.requestLog and self.writer.goesNowhere():
             self.log.warn(
                 "request lines go to stdout, which is /dev/null here; set logTarget to a file or 'syslog'"
@@ -212,56 +209,31 @@ class PPolicyService(Service):
             path=configuration.path,
         )
 
-    def _bind(self, ports, present):
+    def _takeFolder(self, options, folder):
         """
-        All wanted ports, those of C{present} kept as they are.
-
-        @raises ConfigError: when one cannot be bound; then the new ones are closed again.
+        The last thing done as root is to see to the state folder.
         """
-        bound = {}
-        folder = self.configuration.folder
-        try:
-            for port in ports:
-                for wanted in listeners.parsePort(port, folder):
-                    if wanted in present:
-                        bound[wanted] = present[wanted]
-                        continue
-                    listening = listeners.listen(self._reactor, wanted, PolicyListener(self.server))
-                    if isinstance(listening, Deferred):
-                        listening = _result(listening, wanted)
-                    if listening is not None:
-                        bound[wanted] = listening
-        except ConfigError:
-            for wanted, port in bound.items():
-                if wanted not in present:
-                    port.stopListening()
-            raise
-        return bound
-
-    def _listenControl(self, path):
-        listeners.removeStale(path)
-        self._control = self._reactor.listenUNIX(str(path), ControlListener(Verbs(self).table()), mode=0o660)
-
-    def _dropPrivileges(self, options, folder):
-        if options.user is None:
+        account = privileges.account(options)
+        if account is None:
+            statefolder.make(folder)
             if os.geteuid() == 0:
                 self.log.warn("running as root; set the option user to run without its privileges")
-            return
-        try:
-            user = pwd.getpwnam(options.user)
-        except KeyError:
-            raise ConfigError(f"user: there is no user {options.user}") from None
-        try:
-            group = grp.getgrnam(options.group).gr_gid if options.group else user.pw_gid
-        except KeyError:
-            raise ConfigError(f"group: there is no group {options.group}") from None
-        if os.geteuid() != 0:
-            if os.geteuid() != user.pw_uid:
-                raise ConfigError(f"user: only root can become {options.user}")
-            return
-        os.chown(folder, user.pw_uid, group)
-        os.initgroups(options.user, group)
-        switchUID(user.pw_uid, group)
+        else:
+            user, group, _ = account
+            statefolder.make(folder, user, group)
+            privileges.become(*account)
+        self._lock = statefolder.lockFolder(folder)
+
+    def _listenControl(self, path):
+        listeners.removeStale(path, "controlSocket")
+        verbs = Verbs(self)
+        self._control = self._reactor.listenUNIX(
+            str(path), ControlListener(verbs.table(), verbs.streams()), mode=0o660
+        )
+        if self.configuration.options.metrics is not None:
+            from ppolicy import metrics
+
+            self._metrics = metrics.listen(self._reactor, self, verbs)
 
     def _raiseFileLimit(self):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -274,14 +246,35 @@ class PPolicyService(Service):
         level = options.logLevel
         logging.getLogger().setLevel(level.upper() if isinstance(level, str) else level)
 
-    def _setRequestLog(self, options):
+    def _tellDecisions(self, options, privacy):
+        """
+        Who is told of decisions, and how much.
+        """
         form = FORMS.get(options.requestLog)
-        self.server.requestLog = form(self.writer) if form else None
+        decisions = self.server.decisions
+        decisions.conceal(privacy)
+        decisions.log = RequestLog(self.writer, form) if form else None
+        decisions.history.resize(options.historySize)
 
-    def _takeSignals(self):
-        # Twisted's own handling of SIGTERM would end the process by that signal; exit 0 says it was clean.
-        signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self._terminate))
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._hangup))
+    def _serving(self):
+        """
+        The reactor turns: whoever started the server may know.
+        """
+        supervisor = self._supervisor
+        supervisor.ready(self.summary())
+        if supervisor.interval is not None:
+            self._timers = Timers(self.server.bridge)
+            self._timers.every(supervisor.interval, lambda: supervisor.alive(self.summary()))
+        signals.take(self._reactor, self._terminate, self._hangup)
+
+    def summary(self):
+        """
+        What the server does, in one line.
+        """
+        server = self.server
+        refused = ", the last reload was refused" if self.refusal else ""
+        connections = f"{len(server.connections)} connections"
+        return f"generation {server.generation.number} serves {self._ports}; {connections}{refused}"
 
     def _terminate(self):
         self.log.info("SIGTERM, stopping")
@@ -301,27 +294,46 @@ class PPolicyService(Service):
     def stopService(self):
         super().stopService()
         server = self.server
-        yield DeferredList([maybeDeferred(port.stopListening) for port in self._ports.values()])
-        ends = self._reactor.seconds() + GRACE
-        while server.bridge.working and self._reactor.seconds() < ends:
-            yield deferLater(self._reactor, 0.02)
-        if server.bridge.working:
-            server.bridge.giveUp("the server is stopping")
-            yield deferLater(self._reactor, 0.02)
-        for connection in list(server.connections):
-            connection.hangUp()
-        if self._control is not None:
-            yield maybeDeferred(self._control.stopListening)
+        self._supervisor.stopping(3 * GRACE)
+        yield self._ports.stop()
+        yield self._finish()
+        for port in (self._control, self._metrics):
+            if port is not None:
+                yield maybeDeferred(port.stopListening)
         server.generation.stop()
         yield _within(self._reactor, server.services.stop(), GRACE)
         server.bridge.stop()
         server.bridge.watch.stop()
         for pool in (server.modulePool, server.policyPool, self._reloadPool):
             pool.stop()
+        server.decisions.settle()
         self.writer.stop()
+        if self._timers is not None:
+            self._timers.stop()
         garbage.end()
         logging.getLogger().removeHandler(self._logging)
         os.close(self._lock)
+
+    @inlineCallbacks
+    def _finish(self):
+        """
+        Answer what has come in, for some seconds, and close each connection as soon as it is owed nothing.
+        """
+        server = self.server
+        begun = self._reactor.seconds()
+        waited = 0.0
+        while (server.connections or server.bridge.working) and waited < GRACE:
+            for connection in list(server.connections):
+                connection.finish(waited > FIRST_REQUEST)
+            yield deferLater(self._reactor, 0.02)
+            waited = self._reactor.seconds() - begun
+        for connection in list(server.connections) if self._inherited.sockets else ():
+            # Without an answer, Postfix asks again; it will be heard, because it can connect.
+            connection.transport.abortConnection()
+        server.bridge.giveUp("the server is stopping")
+        yield deferLater(self._reactor, 0.02)
+        for connection in list(server.connections):
+            connection.hangUp()
 
     # Reload
 
@@ -332,16 +344,21 @@ class PPolicyService(Service):
         @return: a Deferred of a dictionary for the control socket; it fails with L{ConfigError} when the new
             configuration is refused, and the present one goes on.
         """
+        if not self.running:
+            return fail(PPolicyError("the server is stopping, nothing was reloaded"))
         if self._reloading is not None:
             self._reloadAgain = True  # the file may have changed after it was read
             waiting = Deferred()
             self._reloading.append(waiting)
             return waiting
         self._reloading = []
+        self._supervisor.reloading()
         return self._reload().addBoth(self._reloaded)
 
     def _reloaded(self, result):
         waiting, self._reloading = self._reloading, None
+        if self.running:
+            self._supervisor.ready(self.summary())
         if self._reloadAgain:
             self._reloadAgain = False
             self.reload().addBoth(lambda last: [one.callback(last) for one in waiting] and None)
@@ -350,30 +367,37 @@ class PPolicyService(Service):
     @inlineCallbacks
     def _reload(self):
         server = self.server
+        self.writer.reopen()
         number = server.generation.number + 1
         try:
-            generation = yield self._reloadPool.run(self._build, number)
+            generation, privacy = yield self._reloadPool.run(self._build, number)
             try:
-                ports = self._bind(generation.options.ppolicyPort, self._ports)
+                if not self.running:
+                    raise ConfigError("the server is stopping")
+                wanted = generation.options.ppolicyPort, generation.configuration.folder
+                ports = self._ports.bind(*wanted)
             except ConfigError:
                 generation.stop()
                 raise
         except ConfigError as error:
+            self.refusal = f"the last one was refused: {error}"
             self.log.error(
                 "reload refused, generation {number} goes on:\n{error}", number=number - 1, error=str(error)
             )
             raise
-        old, self._ports = self._ports, ports
-        for wanted, port in old.items():
-            if wanted not in ports:
-                port.stopListening()
+        self._ports.use(ports)
+        self.refusal = None
         predecessor, server.generation = server.generation, generation
+        generation.countOn(predecessor)
         self.configuration = generation.configuration
         server.cache.resize(generation.options.cacheSize)
         server.services.follow(generation.options)
         self._setLogLevel(generation.options)
-        self._setRequestLog(generation.options)
+        self._tellDecisions(generation.options, privacy)
         warnings = [*generation.configuration.warnings, *_notNow(predecessor.options, generation.options)]
+        warnings += [
+            f"{sentence}; until then its connections wait for ever" for sentence in self._ports.unclaimed(*wanted)
+        ]
         self._warn(warnings)
         self.log.info("generation {number} serves {ports}", number=number, ports=", ".join(self.listeners()))
         server.retire(predecessor)
@@ -384,16 +408,17 @@ class PPolicyService(Service):
         In a thread, because a configuration may take its time.
         """
         configuration = config.load(self.configuration.path)
+        privacy = _privacy(configuration)
         self.server.services.prepare(configuration)
         generation = Generation(number, configuration, self.server)
         generation.start(self.server.generation)
-        return generation
+        return generation, privacy
 
     def listeners(self):
         """
         The ports as text.
         """
-        return [listeners.describe(wanted) for wanted in self._ports]
+        return self._ports.described() if self._ports is not None else []
 
 
 @implementer(IPersistable)
@@ -427,41 +452,12 @@ def makeApplication(configuration):
 
 
 def _target(configuration):
-    target = configuration.options.logTarget
-    return target if target in ("stdout", "syslog") else configuration.folder / target
+    options = configuration.options
+    return logtarget.parse(options.logTarget, configuration.folder, options.domain)
 
 
-def lockFolder(folder):
-    """
-    Take a state folder for this process: two servers on one would not see each other's changes.
-
-    @return: the lock's file descriptor; closing it, or the end of the process, gives the folder back.
-    @raises ConfigError: when another process has it.
-    """
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        pid = os.read(lock, 20).decode("ascii", "replace").strip()
-        os.close(lock)
-        raise ConfigError(f"stateDir: {folder} is in use by another server (pid {pid})") from None
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode("ascii"))
-    return lock
-
-
-def _result(deferred, wanted):
-    """
-    What a Deferred that has fired already holds; endpoints of the local host are that quick.
-    """
-    results = []
-    deferred.addBoth(results.append)
-    if not results:
-        deferred.cancel()
-        raise ConfigError(f"ppolicyPort: {wanted.description} is not there at once")
-    if isinstance(results[0], Exception) or hasattr(results[0], "getErrorMessage"):
-        raise ConfigError(f"ppolicyPort: {wanted.description}: {results[0].getErrorMessage()}")
-    return results[0]
+def _privacy(configuration):
+    return Privacy(readKey(stateFolder(configuration))) if configuration.options.privacy == "hash" else None
 
 
 def _within(reactor, deferred, seconds):

@@ -389,6 +389,13 @@ class ListTable:
         """
         return "asked itself" if self.memory is None else self.memory.described()
 
+    def status(self):
+        """
+        How it is, as a dictionary.
+        """
+        problem = None if self.memory is None else self.memory.problem
+        return {"problem": problem, "holds": self.described()}
+
     def _readAll(self, connection):
         """
         In a thread.
@@ -511,8 +518,22 @@ class ListTable:
                 raise BackendError(f"list {self.name} has no column {column}; it has {', '.join(table.c.keys())}")
             query = query.where(likened(table.c[column], pattern))
         compiled = Compiled(query, self._present().dialect)
-        rows = wait(self._database.load(lambda connection: compiled(connection).fetchall()))
+        rows = self._rows(compiled)
         return [dict(zip(table.c.keys(), row, strict=True)) for row in rows]
+
+    @inReactor
+    def count(self):
+        """
+        How many rows there are; it waits.
+        """
+        self._present()
+        ((number,),) = self._rows(self._number)
+        return number
+
+    def _rows(self, query):
+        if not self._isCreated:
+            wait(self._database.submit(lambda connection: None))  # it waits behind what creates the table
+        return wait(self._database.load(lambda connection: query(connection).fetchall()))
 
     def purge(self):
         """

@@ -11,11 +11,15 @@ from urllib.parse import unquote
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from ppolicy.errors import ConfigError
+from ppolicy.parameter import toPath
+
 # Keys of 2.7's dictionary that the connections of today do not need.
 UNUSED = ("cp_min", "cp_max", "cp_noisy", "cp_reconnect", "charset", "use_unicode")
 
 _NETWORK = ("mysql", "mariadb", "mysql+pymysql", "mariadb+pymysql")
 _SETTINGS = ("password_file", "password_env", "unix_socket", "ssl", "ssl_ca", "ssl_cert", "ssl_key", "timeout")
+_FILES = ("ssl_ca", "ssl_cert", "ssl_key")
 _KEYS = {"host", "port", "db", "database", "user", "passwd", "password", *_SETTINGS, *UNUSED}
 _SECONDS = 3.0
 
@@ -123,7 +127,7 @@ def _server(host, port, name, user, password, settings, folder):
     target.socket = settings.get("unix_socket")
     target.timeout = _number("timeout", settings.get("timeout", _SECONDS), 0.1, 60, float)
     target.password = _password(password, settings, folder)
-    paths = {name: folder / settings[name] for name in ("ssl_ca", "ssl_cert", "ssl_key") if name in settings}
+    paths = {name: _path(name, settings[name], folder) for name in _FILES if name in settings}
     for name, path in paths.items():
         _readable(name, path)
     target.authority, target.certificate = paths.get("ssl_ca"), paths.get("ssl_cert")
@@ -152,8 +156,17 @@ def _password(given, settings, folder):
         if not os.environ[name].isprintable() or "\udc80" <= max(os.environ[name], default="") <= "\udcff":
             raise ValueError(f"password_env: {name} in the environment is no text")
         return os.environ[name]
-    path = folder / str(settings["password_file"])
+    path = _path("password_file", settings["password_file"], folder)
     return _readable("password_file", path).partition("\n")[0].rstrip("\r")
+
+
+def _path(name, given, folder):
+    try:
+        return toPath(given, folder)
+    except ConfigError as error:
+        raise ValueError(f"{name}: {error}") from None
+    except ValueError:
+        raise ValueError(f"{name} must be a path") from None
 
 
 def _readable(name, path):

@@ -50,6 +50,18 @@ class ThreadPool:
         self._idle = []
         self._backlog = deque()
 
+    def status(self):
+        """
+        How it is, as a dictionary.
+        """
+        stuck = f"{self.writtenOff} of {self.size} threads are stuck in code that does not end"
+        return {
+            "problem": stuck if self.writtenOff else None,
+            "busy": self.busy,
+            "writtenOff": self.writtenOff,
+            "size": self.size,
+        }
+
     def run(self, function, *arguments):
         """
         Run C{function(*arguments)} in a thread. Cancelling the Deferred writes the call off.

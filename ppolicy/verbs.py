@@ -2,12 +2,26 @@
 What the running server does for the ppolicy command: the verbs of the control socket.
 """
 
+import logging
 import os
 import time
 
-from ppolicy import __version__
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from ppolicy import __version__, health
+from ppolicy.decisions import described, plain
 from ppolicy.dryrun import carryOut, explain
 from ppolicy.errors import PPolicyError
+from ppolicy.logs import escaped
+from ppolicy.parameter import didYouMean
+from ppolicy.trace import FOLLOWERS, Follower
+
+# Decisions, and entries of the cache, that are shown at once.
+_MOST = 1000
+# The longest line in the log about a change.
+_LONGEST = 500
 
 
 class Verbs:
@@ -15,20 +29,32 @@ class Verbs:
     @param service: the L{PPolicyService} that is told what to do.
     """
 
+    log = Logger()
+
     def __init__(self, service):
         self._service = service
 
     def table(self):
         """
-        {verb: function(arguments) -> dictionary, or a Deferred of one}.
+        {verb: function(arguments) -> dictionary, or a Deferred of one}, as L{ppolicy.control} wants it.
         """
         return {
             "status": lambda request: self.status(),
-            "reload": lambda request: self._service.reload(),
+            "reload": self._reload,
+            "stats": lambda request: self._stats(),
+            "why": self._why,
+            "log.level": self._logLevel,
+            "cache.show": self._showCache,
             "cache.flush": self._flushCache,
             "explain": self._explain,
             "command": self._command,
         }
+
+    def streams(self):
+        """
+        {verb: function(arguments, send) -> function that ends it}.
+        """
+        return {"trace": self._trace}
 
     def status(self):
         """
@@ -39,7 +65,7 @@ class Verbs:
         generation = server.generation
         services = server.services
         database = services.state.database
-        return {
+        status = {
             "version": __version__,
             "pid": os.getpid(),
             "uptime": round(time.time() - service.started),
@@ -56,10 +82,9 @@ class Verbs:
             },
             "cache": {"entries": len(server.cache), "size": server.cache.size},
             "threads": {
-                pool: {"busy": one.busy, "writtenOff": one.writtenOff, "size": one.size}
-                for pool, one in (("module", server.modulePool), ("policy", server.policyPool))
+                pool: one.status() for pool, one in (("module", server.modulePool), ("policy", server.policyPool))
             },
-            "requestLogDropped": service.writer.dropped,
+            "reload": {"problem": service.refusal},
             "modules": {
                 name: {
                     "type": slot.spec.cls.__name__,
@@ -68,6 +93,7 @@ class Verbs:
                     "failed": slot.failures,
                     "seconds": round(slot.seconds, 3),
                 }
+                | _own(slot, server.bridge)
                 for name, slot in generation.slots.items()
             },
             "backends": {
@@ -77,26 +103,131 @@ class Verbs:
                     "problem": database.problem,
                     "waiting": database.waiting,
                     "tables": {
-                        table.name: database.refusal(table.schema) or table.described()
+                        table.name: {
+                            "problem": database.refusal(table.schema),
+                            "holds": table.described(),
+                        }
                         for table in (*services.tables.tables, *services.state.tables.values())
                     },
                 },
-                "smtp": services.smtp.status(),
-                "dns": services.dns.status() | {"lists": services.blocklists.status()},
+                "requestLog": service.writer.status(),
+                "smtp": {"problem": None, **services.smtp.status()},
+                "dns": services.dns.status()
+                | {
+                    "lists": {name: {"problem": why or None} for name, why in services.blocklists.status().items()}
+                },
             },
+        }
+        return {"health": health.problems(status), **status}
+
+    def _reload(self, request):
+        self._tell(request, "reload")
+        return self._service.reload()
+
+    def _stats(self):
+        server = self._service.server
+        server.decisions.settle()
+        statistics = server.decisions.statistics.described(server.bridge.seconds())
+        for slot in server.generation.slots.values():
+            if slot.asked > slot.hits and slot.name in statistics["start"]["checks"]:
+                mean = round(slot.seconds / (slot.asked - slot.hits) * 1000, 3)
+                statistics["start"]["checks"][slot.name]["meanMilliseconds"] = mean
+        return statistics
+
+    @inlineCallbacks
+    def _why(self, request):
+        text, limit = request.get("text"), request.get("limit")
+        if not isinstance(text, str) or not text.strip():
+            raise PPolicyError("why which mail? Give a queue id, an instance, a client, a sender or a recipient")
+        if type(limit) is not int or not 1 <= limit <= _MOST:
+            raise PPolicyError(f"the limit is a number from 1 to {_MOST}")
+        decisions = self._service.server.decisions
+        decisions.settle()
+        text = text.strip()
+        texts = [text] if decisions.privacy is None else [text, decisions.privacy.pseudonym(text)]
+        for found in decisions.history.find(texts, limit):
+            if found is None:
+                yield deferLater(self._service.server.bridge.reactor, 0)
+        return {
+            "decisions": [described(decision) for decision in found],
+            "remembered": len(decisions.history),
+        }
+
+    def _trace(self, request, send):
+        decisions = self._service.server.decisions
+        decisions.settle()  # what was decided before is not followed
+        if len(decisions.followers) >= FOLLOWERS:
+            raise PPolicyError(f"{FOLLOWERS} others follow already, which is the most at once")
+        follower = Follower(send, {name: value for name, value in request.items() if name != "by"})
+        decisions.followers.append(follower)
+        return lambda: decisions.followers.remove(follower)
+
+    def _logLevel(self, request):
+        level = request.get("level")
+        logger = logging.getLogger()
+        if level is not None:
+            known = logging.getLevelNamesMapping()
+            if not isinstance(level, str) or level.upper() not in known:
+                raise PPolicyError(f"there is no level {level!r}; there are {', '.join(known)}")
+            logger.setLevel(level.upper())
+            self._tell(request, f"log level is {level.upper()} until the next reload")
+        configured = self._service.configuration.options.logLevel
+        return {"level": logging.getLevelName(logger.level), "configured": configured}
+
+    def _showCache(self, request):
+        server = self._service.server
+        name = request.get("module")
+        if name is None:
+            counts = server.cache.counts()
+            return {
+                "entries": len(server.cache),
+                "size": server.cache.size,
+                "dns": len(server.services.dns.cache),
+                "checks": [
+                    {
+                        "check": slot.name,
+                        "entries": counts[slot.token],
+                        "asked": slot.asked,
+                        "fromCache": slot.hits,
+                    }
+                    for slot in server.generation.slots.values()
+                ],
+            }
+        now = server.bridge.seconds()
+        return {
+            "entries": [
+                {
+                    "arguments": plain(key),
+                    "code": plain(result[0]),
+                    "info": plain(result[1]),
+                    "seconds": round(expires - now, 1),
+                }
+                for key, result, expires in server.cache.newest(self._slot(name).token, _MOST)
+                if expires > now
+            ]
         }
 
     def _flushCache(self, request):
         name = request.get("module")
         server = self._service.server
         if name is None:
+            self._tell(request, "all cached results are forgotten")
             return {"flushed": server.cache.flush(), "dns": server.services.dns.cache.flush()}
-        return {"flushed": server.cache.flush(self._slot(name).token)}
+        token = self._slot(name).token
+        self._tell(request, f"the cached results of {name} are forgotten")
+        return {"flushed": server.cache.flush(token)}
+
+    def _tell(self, request, what):
+        """
+        Nothing is changed without a line in the log.
+        """
+        self.log.info("{by}: {what}", by=request.get("by"), what=escaped(what))
 
     def _slot(self, name):
         slots = self._service.server.generation.slots
-        if name not in slots:
-            raise PPolicyError(f"there is no check {name!r}; modules has {', '.join(slots) or 'none'}")
+        if not isinstance(name, str) or name not in slots:
+            there = f"modules has {', '.join(slots) or 'none'}{didYouMean(name, slots)}"
+            raise PPolicyError(f"there is no check {name!r}; {there}")
         return slots[name]
 
     def _command(self, request):
@@ -111,4 +242,16 @@ class Verbs:
         if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
             raise PPolicyError("a request is a dictionary of texts")
         server = self._service.server
+        mail = " ".join(
+            f"{name}={data[name]}" for name in ("sender", "recipient", "client_address") if name in data
+        )
+        self._tell(request, f"explain --write {mail}"[:_LONGEST])
         return explain(server, server.generation, data)
+
+
+def _own(slot, bridge):
+    """
+    What a check says of itself, where it does.
+    """
+    own = health.ofCheck(slot, bridge)
+    return {"status": own} if own else {}

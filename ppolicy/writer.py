@@ -1,128 +1,215 @@
 """
-Lines to a file, stdout or syslog, written by a thread: nobody who writes ever waits for a disk or a pipe.
+Lines to a target, written by a thread: nobody who writes ever waits for a disk, a pipe or a network.
 """
 
-import os
 import queue
-import sys
-import syslog
 import threading
-from pathlib import Path
+import time
+from collections import deque
+from itertools import islice
 
 from twisted.logger import Logger
 
 FLUSH = 0.2
+# What may wait: lines, and characters of them.
 BOUND = 50_000
+CHARACTERS = 16_000_000
+# Lines that a target is offered at once.
+PORTION = 200
+# Seconds until the next attempt after the first failure, and after the last of many.
+SOON, LATE = 0.25, 3
+# Seconds that stop() waits.
+STOP = 2
 
 
 class LineWriter:
     """
-    @param target: 'stdout', 'syslog' or the path of a file, which is created, appended to, and opened anew
-        when it was moved away or removed (rotation).
-    @ivar dropped: lines lost because the target did not keep up.
+    What a target cannot take at once waits, up to a bound, until it can. Trouble is logged once when it begins
+    and once when it is over.
+
+    @param target: a L{ppolicy.logtarget.Target}.
+    @param flush: seconds in which lines gather before they are written together.
+    @ivar problem: why lines cannot be written at present, else None.
     """
 
     log = Logger()
 
-    def __init__(self, target, mode=0o640):
+    def __init__(self, target, flush=FLUSH):
         self.target = target
-        self.dropped = 0
-        self._mode = mode
+        self.problem: str | None = None
+        self._flush = flush
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
-        self._stopping = threading.Event()
-        self._file = None
-        self._failing = False
+        # An object that is thrown away may say something in the log, in the middle of write().
+        self._lock = threading.RLock()
+        self._waiting = self._characters = self._lost = 0
+        self._lostBefore = 0
+        self._since: float | None = None
+        self._stopping = False
+        self._wake = threading.Event()
+        self._pending: deque = deque()
         self._thread = threading.Thread(target=self._work, name="ppolicy writer", daemon=True)
 
     def start(self):
         """
-        @raises OSError: when the file cannot be written.
+        @raises OSError: when the target cannot be written to, and that is known at once.
         """
-        if isinstance(self.target, Path):
-            self._open()
-        elif self.target == "syslog":
-            syslog.openlog("ppolicy", syslog.LOG_PID, syslog.LOG_MAIL)
+        self.target.open()
         self._thread.start()
+
+    @property
+    def dropped(self):
+        """
+        Lines that were lost, because the target did not keep up or lost them itself.
+        """
+        return self._lost + self.target.lost
+
+    def status(self):
+        """
+        How it is, as a dictionary.
+        """
+        return {
+            "target": str(self.target),
+            "problem": self.problem,
+            "waiting": self._waiting,
+            "dropped": self.dropped,
+        }
 
     def goesNowhere(self):
         """
         Is the target stdout, and that /dev/null, as for a daemon?
         """
-        if self.target != "stdout":
-            return False
-        try:
-            return os.path.samestat(os.fstat(sys.__stdout__.fileno()), Path(os.devnull).stat())
-        except (OSError, ValueError):
-            return True
+        return self.target.goesNowhere()
 
-    def write(self, line):
+    def write(self, text, count=1):
         """
-        Write a line (or several, as one text), without its line end, within 0.2 s or as soon as the target can.
+        Write a line, or several as one text, without the last line end: soon, or as soon as the target can.
 
-        @return: False when so much waits already that this one is dropped.
+        @param count: as how many lines it counts. Where it is above 1, each line of the text is one of them.
+        @return: False when so much waits already that this is dropped.
         """
-        if self._queue.qsize() >= BOUND:
-            self.dropped += 1
-            return False
-        self._queue.put(line)
-        return True
+        with self._lock:
+            if self._waiting + count <= BOUND and self._characters + len(text) <= CHARACTERS:
+                self._waiting += count
+                self._characters += len(text) + 1
+                self._queue.put((time.time(), text, count))
+                return True
+            isFirst = self._fails("does not keep up")
+            self._lost += count
+        if isFirst:
+            self.log.error("{problem}, lines are lost", problem=self.problem)
+        return False
+
+    def reopen(self):
+        """
+        Have the next line go to the target as it is then: open the file, look up the host, connect, without delay.
+        """
+        self.target.reopen()
+        self._wake.set()
 
     def stop(self):
         """
         Write what is left; waits for it, but not for ever.
         """
-        self._stopping.set()
+        self._stopping = True
         self._queue.put(None)
-        self._thread.join(2)
+        self._wake.set()
+        self._thread.join(STOP)
+        with self._lock:
+            left, self._waiting = self._waiting, 0
+            self._lost += left
+        if left:
+            self.log.error("{target}: the last {left} lines are lost", target=str(self.target), left=left)
 
-    # All below runs in the thread.
+    # All below runs in the thread, but for _fails.
 
     def _work(self):
-        running = True
-        while running:
-            lines = [self._queue.get()]
-            self._stopping.wait(FLUSH)  # more lines gather meanwhile, and go out in one write
-            while not self._queue.empty():
-                lines.append(self._queue.get())
-            if None in lines:
-                running = False
-                lines = [line for line in lines if line is not None]
-            try:
-                self._put(lines)
-                self._failing = False
-            except OSError as error:
-                self.dropped += len(lines)
-                if not self._failing:
-                    self._failing = True
-                    self.log.error("{target}: {error}", target=str(self.target), error=str(error))
-        if self._file is not None:
-            os.close(self._file)
+        delay, isLast = SOON, False
+        while not isLast:
+            isLast = self._gather()
+            if self._put():
+                delay = SOON
+            elif not isLast:
+                self._pause(delay)
+                delay = min(2 * delay, LATE)
+        self.target.close()
 
-    def _put(self, lines):
-        if self.target == "syslog":
-            for line in lines:
-                syslog.syslog(syslog.LOG_INFO, line)
-            return
-        data = memoryview("".join([f"{line}\n" for line in lines]).encode("utf-8", "backslashreplace"))
-        if self.target == "stdout":
-            file = sys.__stdout__.fileno()
+    def _gather(self):
+        """
+        Wait for lines, unless some are left, and take all that there are.
+
+        @return: True when no more will come.
+        """
+        if not self._pending:
+            if self._take(self._queue.get()):
+                return True
+            self._pause(self._flush)  # more lines gather meanwhile, and go out in one write
+        while not self._queue.empty():
+            if self._take(self._queue.get()):
+                return True
+        return False
+
+    def _take(self, entry):
+        if entry is None:
+            return True
+        when, text, count = entry
+        if count == 1:
+            self._pending.append((when, text))
         else:
-            self._reopenWhenMoved()
-            file = self._file
-        while data:
-            data = data[os.write(file, data) :]
+            self._pending.extend([(when, line) for line in text.split("\n")])
+        return False
 
-    def _open(self):
-        self._file = os.open(self.target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
+    def _pause(self, seconds):
+        if seconds and not self._stopping:
+            self._wake.wait(seconds)
+            self._wake.clear()
 
-    def _reopenWhenMoved(self):
-        if self._file is not None:
+    def _put(self):
+        """
+        @return: False when not all could be written.
+        """
+        while self._pending:
             try:
-                here, there = os.fstat(self._file), self.target.stat()
-                if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
-                    return
-            except FileNotFoundError:
-                pass
-            os.close(self._file)
-            self._file = None
-        self._open()
+                self._written(self.target.put(list(islice(self._pending, PORTION))))
+            except OSError as error:
+                if self._fails(error.strerror or str(error)):
+                    self.log.error(
+                        "{problem}; lines wait, those beyond {bound:,} are lost", problem=self.problem, bound=BOUND
+                    )
+                return False
+            except Exception:  # noqa: BLE001 - one line must not keep all others from being written
+                with self._lock:
+                    self._lost += 1
+                self._written(1)
+                self.log.failure("{target}: a line is lost", target=str(self.target))
+        self._works()
+        return True
+
+    def _written(self, count):
+        lines = [self._pending.popleft()[1] for _ in range(count)]
+        with self._lock:
+            self._waiting -= count
+            self._characters -= sum(map(len, lines)) + count
+
+    def _fails(self, reason):
+        """
+        @return: True when that is new.
+        """
+        with self._lock:
+            self.problem = f"{self.target}: {reason}"
+            isFirst = self._since is None
+            if isFirst:
+                self._lostBefore, self._since = self.dropped, time.monotonic()
+            return isFirst
+
+    def _works(self):
+        with self._lock:
+            since, self._since = self._since, None
+            self.problem = None
+            lost = self.dropped - self._lostBefore
+        if since is not None:
+            self.log.warn(
+                "{target}: works again after {seconds} s, {lost} lines were lost",
+                target=str(self.target),
+                seconds=round(time.monotonic() - since),
+                lost=lost or "no",
+            )

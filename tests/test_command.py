@@ -151,10 +151,12 @@ def test_tryWrong(run, words, error):
 
 @pytest.mark.parametrize("words", [["status"], ["reload"], ["cache", "flush"]])
 def test_noServer(run, words):
-    """Commands for a running server say when none runs."""
-    code, _, err = run(*words)
-    assert code == 1
-    assert err == f"no server is running: there is no socket {run.folder}/state/control.sock\n"
+    """Commands for a running server say when none runs, how to start one, and have an exit code for it."""
+    code, out, err = run(*words)
+    assert (code, out) == (3, "")
+    first, second, _ = err.split("\n")
+    assert first == f"no server is running: there is no socket {run.folder}/state/control.sock"
+    assert "`ppolicy run`" in second
 
 
 def test_noConfiguration(run):

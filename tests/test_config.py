@@ -584,7 +584,7 @@ WARNINGS = {
         {},
         [
             "7: dnsServers: many DNS lists refuse 8.8.8.8, a resolver for everybody; have a caching one on this"
-            " host, see docs/dns"
+            " host, see docs/dns.md"
         ],
     ),
     "public resolver, no lists": ("dnsServers = ['8.8.8.8']", {}, []),
@@ -854,6 +854,7 @@ class TestLoad:
             *("logLevel = 'debug'", "logLevel = 15", "requestLog = None", "modulePath = []"),
             *("stateDir = 'will/be/made'", "stateDir = 's'\ndatabase = 'sqlite:///s/p.sqlite'"),
             *("database = 'sqlite:///p.sqlite'", "logTarget = 'syslog'", "logTarget = '/dev/null'"),
+            *("logTarget = 'syslog:udp:[::1]:514'", "logTarget = 'syslog:tcp:logs:514'", "eventLog = 'json'"),
             *("returnOnFatalError = None", "returnOnFatalError = 'permit'", "returnOnConnLimit = 451"),
             "restrictionClasses = ['later']\nreturnOnFatalError = 'later'",
             "returnOnConnLimit = ['DEFER_IF_PERMIT', 'come again']",

@@ -111,6 +111,26 @@ class DirectoryTests(TestCase):
         self.assertEqual(["b"], self.net.tried)
 
     @inlineCallbacks
+    def test_status(self):
+        """
+        A directory is well while one server is; why another was of no use is told beside it, until it is of use.
+        """
+        self.net.down = {"a"}
+        yield self.where()
+        status = self.directory.status()
+        self.assertEqual(
+            (None, 1, 0, 0), tuple(status[one] for one in ("problem", "sessions", "working", "waiting"))
+        )
+        self.assertEqual({"b": {"lastTrouble": None}, "a": {"lastTrouble": "a: is down"}}, status["servers"])
+        self.net.down = {"a", "b"}
+        self.net.sessions[0].usable = False
+        yield self.assertFailure(self.where(), BackendError)
+        self.assertIn("is down", self.directory.status()["problem"])
+        self.net.down = set()
+        yield self.until(lambda: not self.directory.broken)
+        self.assertIsNone(self.directory.status()["problem"])
+
+    @inlineCallbacks
     def test_stale(self):
         """
         A session that the server has closed, or that was idle for long, is not used.

@@ -464,7 +464,9 @@ class ServerTests(Asking):
         self.assertEqual([], first.asked)
         second.down = True
         self.assertEqual("no name server answers", str(self.failing("b")))
-        self.assertEqual({"127.0.0.1": "does not answer"}, self.dns.status()["servers"])
+        status = self.dns.status()
+        self.assertEqual("no name server answers", status["problem"])
+        self.assertEqual({"127.0.0.1": {"problem": "does not answer"}}, status["servers"])
 
     def test_noServers(self):
         """

@@ -334,3 +334,28 @@ def test_stop(asking):
     assert asking.transport.disconnecting
     asking.lose()
     assert str(results[0]) == "p0f: the check was stopped"
+
+
+def test_status(tmp_path):
+    """A p0f that cannot be reached is a problem; one that has closed the connection is none yet."""
+    asking = Asking(tmp_path)
+    assert asking.p0f.status() == {
+        "problem": None,
+        "socket": str(tmp_path / "socket"),
+        "connected": False,
+        "waiting": 0,
+    }
+    asking.ask()
+    assert asking.p0f.status()["waiting"] == 1
+    asking.connect()
+    assert asking.p0f.status()["connected"]
+    asking.reactor.advance(2)
+    assert asking.p0f.status()["problem"] == "p0f has not answered for 2 s"
+    asking.protocol.dataReceived(NOTHING)
+    assert asking.p0f.status()["problem"] is None
+    asking.lose()
+    assert asking.p0f.status()["problem"] is None
+    (tmp_path / "socket").unlink()
+    asking.reactor.advance(10)
+    asking.ask()
+    assert asking.p0f.status()["problem"].endswith("No such file or directory")

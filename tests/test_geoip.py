@@ -284,6 +284,7 @@ class ReloadTests(SynchronousTestCase):
             self.assertIsNone(file.find(address))
         (event,) = [event for event in self.events if "cannot be looked up" in event.get("log_format", "")]
         self.assertEqual("2.125.160.216", event["address"])
+        self.assertIn(f"{file.path}: it is damaged, 2.125.160.216 cannot be", file.status()["problem"])
 
 
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)

@@ -475,7 +475,7 @@ class Case:
         while True:
             shown = control(self.server, "status")
             backend = shown["backends"]["database"]
-            left = backend["tables"]["greylist"].rpartition(", ")[2]
+            left = backend["tables"]["greylist"]["holds"].rpartition(", ")[2]
             isWell = (
                 backend["problem"] is None
                 and backend["waiting"] <= 6

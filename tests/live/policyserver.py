@@ -50,17 +50,30 @@ class Server:
         lines = [f"{name} = {value!r}\n" for name, value in (fixed | options).items()]
         self.configuration.write_text("".join(lines) + "\n" + textwrap.dedent(policy), encoding="utf-8")
 
+    def command(self):
+        """
+        What is started.
+        """
+        return [sys.executable, "-m", "ppolicy", "run", "-c", str(self.configuration)]
+
+    def surroundings(self):
+        """
+        Further arguments for Popen.
+        """
+        return {}
+
     def start(self, timeout=20):
         """
         Start, and wait until a request is answered.
         """
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ppolicy", "run", "-c", str(self.configuration)],
+            self.command(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="backslashreplace",
+            **self.surroundings(),
         )
         self._reader = threading.Thread(target=self._collect, args=(self.process.stdout,), daemon=True)
         self._reader.start()

@@ -88,7 +88,8 @@ def suspended(server):
         timeout=30,
         check=True,
     )
-    return {name: why for name, why in json.loads(done.stdout)["backends"]["dns"]["lists"].items() if why}
+    lists = json.loads(done.stdout)["backends"]["dns"]["lists"]
+    return {name: one["problem"] for name, one in lists.items() if one["problem"]}
 
 
 def test_good(server, dns):

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -452,12 +453,12 @@ def test_shares(forms):
         "ppolicy.conf",
         "ppolicy.tac",
         "MODULES",
-        "docs/database",
-        "docs/dns",
-        "docs/options",
-        *(name for name in tracked() if name.startswith("sql/")),
+        *(name for name in tracked() if name.startswith("sql/") or re.fullmatch(r"docs/[^/]+\.md", name)),
     ]
-    assert shared == {f"share/ppolicy/{name}": (ROOT / name).read_bytes() for name in files}
+    manuals = {f"share/man/man{name[-1]}/{name}": f"docs/man/{name}" for name in ("ppolicy.1", "ppolicy.conf.5")}
+    shares = {f"share/ppolicy/{name}": name for name in files} | manuals
+    assert shared == {place: (ROOT / name).read_bytes() for place, name in shares.items()}
+    assert "share/ppolicy/docs/cookbook.md" in shared
     assert "share/ppolicy/sql/sqlite.sql" in shared
     assert {name for name in folders if not name.startswith("ppolicy-")} == {"ppolicy"}
 

@@ -320,3 +320,16 @@ def test_mistakes(parameters, mistake):
     """
     with pytest.raises(ConfigError, match=mistake):
         make("Whois", **parameters).start()
+
+
+def test_status():
+    """
+    That the last question had no answer is a problem; an answer ends it.
+    """
+    asking = Asking(LATE, wait=5)
+    asking.ask()
+    assert asking.check.status() == {"problem": "late", "source": "dns", "underWay": 0, "waiting": 0}
+    asking.dns.records = RECORDS
+    asking.clock.advance(61)
+    asking.ask()
+    assert asking.check.status()["problem"] is None

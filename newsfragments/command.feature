@@ -1,0 +1,7 @@
+`ppolicy status` begins with the health of the server, of every backend and of what checks depend on (list files, GeoIP
+files, directories, p0f, dumps), a line for each problem; `ppolicy status --check` is made for monitoring. A check module
+of a site's own says how it is by a method `status()`. All commands print JSON with `--json`, take `-c` and have documented
+exit codes: 3 where no server is running, 4 where what was named is not there, 5 for a problem. `ppolicy completion` completes
+commands and names of checks in bash, zsh and fish. Errors say what to do next, a port that is taken is told with who has
+it, there are colours and progress bars on a terminal (`NO_COLOR`, `--color`), and Ctrl-C or a pager that is left ends a
+command quietly.
