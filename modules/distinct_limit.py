@@ -89,6 +89,10 @@ class DistinctLimit(LimitCheck):
         self._value = self.reader(self.value, "value")
         self.open(self.table)
 
+    def stop(self):
+        self._value = None  # it knows the check
+        super().stop()
+
     def check(self, data, value=None):
         if self._isPartial and not self.concerns(data):
             return -1, DistinctInfo.made()

@@ -118,6 +118,9 @@ class Greylist(Check):
             self._clients = self.state.table(f"{self.table}_clients", ("client_address",))
             self._domains = self.state.table(f"{self.table}_domains", ("domain", "client_address"))
 
+    def stop(self):
+        self._network = None  # it knows the check
+
     def hashArg(self, data):
         triplet = self._triplet(data)
         self._asked = data, triplet

@@ -114,6 +114,7 @@ class Trap(Check):
         return {"lists": lists if self._table is None else lists | {self._table.name: self._table.status()}}
 
     def stop(self):
+        self._network = None  # it knows the check
         if self._file is not None:
             self.tables.unwatch(self._file)
         if self._table is not None:

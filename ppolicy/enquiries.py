@@ -114,6 +114,7 @@ class Enquiries:
         Begin nothing any more.
         """
         self._isStopped = True
+        self._work = None  # it knows who asks
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

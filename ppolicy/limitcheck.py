@@ -93,6 +93,7 @@ class LimitCheck(Check):
         return {} if self._notices is None else {"notices": self._notices.status()}
 
     def stop(self):
+        self._trusts = self._values = None  # they know the check
         if self._notices is not None:
             self._notices.stop()
 

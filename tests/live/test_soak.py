@@ -117,6 +117,7 @@ def talk(address, stop, answered, errors, seed):
                         break
                     action = client.ask(mail(generator))
                     answered[action.split()[0]] = answered.get(action.split()[0], 0) + 1
+                    time.sleep(0.001)
             if generator.random() < 0.2:
                 with socket.create_connection(address) as connection:
                     connection.sendall(

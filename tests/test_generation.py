@@ -1,0 +1,64 @@
+"""
+What a reload leaves behind: nothing.
+"""
+
+import gc
+import weakref
+
+import pytest
+
+from ppolicy import config
+from ppolicy.policy import Generation
+from tests.serving import POSTFIX, Serving
+
+# Checks of these need no server of their own to start.
+CHECKS = {
+    "Greylist": {},
+    "DOS": {"params": ["sender", "network:client_address"], "limits": [(10, 60)], "memory": True},
+    "DistinctLimit": {"params": "sender", "limit": 5},
+    "Trap": {"traps": ["trap@example.org"]},
+    "SPF": {},
+    "Dnsbl": {"dnsbl": "ZEN"},
+    "DnsblScore": {},
+    "DnsblDynamic": {},
+    "Resolve": {"param": "client_name", "type": "name->ip"},
+    "List": {"param": "sender", "table": "listed"},
+    "ListBW": {"param": "sender", "tableWhitelist": "white"},
+    "ListMailDomain": {"param": "sender", "tableWhitelist": "domains"},
+    "Whois": {},
+    "Sleep": {"sleep": 0},
+    "Dummy": {},
+}
+
+
+@pytest.mark.parametrize("kind", CHECKS)
+def test_freed(tmp_path, kind):
+    """
+    A generation that was replaced is freed with its checks at once. The garbage collector would find it, but
+    looks at what is old only seldom: with a reload each few minutes that would be a leak.
+    """
+    serving = Serving(
+        tmp_path,
+        f"modules = {{'it': ({kind!r}, {CHECKS[kind]!r})}}\n"
+        "def check(factory, data, port):\n"
+        "    return 'WARN', str(factory.check('it', data)[0])\n",
+    )
+    server = serving.server
+    protocol, transport = serving.connect()
+    protocol.dataReceived("".join(f"{name}={value}\n" for name, value in POSTFIX.items()).encode() + b"\n")
+    for _ in range(5):
+        serving.clock.advance(1)
+    assert transport.value().startswith(b"action=WARN ")
+    gc.collect()
+    gc.disable()
+    try:
+        old = serving.generation
+        remains = [weakref.ref(old), weakref.ref(old.slots["it"].check)]
+        server.generation = serving.generation = Generation(2, config.load(serving.path), server)
+        server.generation.start(old)
+        server.retire(old)
+        del old
+        serving.clock.advance(1)
+        assert [one() for one in remains] == [None, None]
+    finally:
+        gc.enable()
