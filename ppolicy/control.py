@@ -18,7 +18,7 @@ from pathlib import Path
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory as ProtocolFactory
 from twisted.logger import Logger
-from twisted.protocols.basic import LineOnlyReceiver
+from twisted.protocols.basic import LineReceiver
 from twisted.protocols.policies import TimeoutMixin
 
 from ppolicy.errors import NoServer, PPolicyError
@@ -34,7 +34,7 @@ _TIMEOUT = 120
 _NOT_ADMITTED = "not admitted"
 
 
-class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
+class ControlProtocol(LineReceiver, TimeoutMixin):
     """
     Requests are C{{"verb": …, …}}, answers C{{"ok": true, …}} or C{{"ok": false, "error": …}}. After the answer to
     a verb that follows something, a line comes for each event, until either side hangs up.
@@ -87,9 +87,6 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
 
     def lineReceived(self, line):
         if self.transport.disconnecting:
-            return
-        if self._full:  # it sends without reading
-            self.transport.abortConnection()
             return
         if self._busy:
             self._refuse("one request at a time")
@@ -150,11 +147,11 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
 
     def pauseProducing(self):
         """
-        Send no more events. Who sends requests and reads no answers is not read any more either.
+        Send no more events. Who sends requests and reads no answers is not read any more either, and not for ever.
         """
         self._full = True
         self.setTimeout(STALLED if self._endStream is not None else IDLE)
-        self.transport.pauseProducing()
+        super().pauseProducing()
 
     def resumeProducing(self):
         """
@@ -162,7 +159,7 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
         """
         self._full = False
         self.setTimeout(None if self._busy else IDLE)
-        self.transport.resumeProducing()
+        super().resumeProducing()
 
     def stopProducing(self):
         """

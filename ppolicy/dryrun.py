@@ -21,6 +21,8 @@ log = Logger()
 # Seconds that a command of the administrator may take, and the longest line in the log about one.
 COMMAND = 60.0
 _LONGEST = 500
+# Arguments of commands that are lists or dictionaries. All others are texts, or numbers.
+_MANY = ("values", "rows", "columns")
 PORT = Port("TCP", "127.0.0.1", 10031, "")
 
 
@@ -94,10 +96,16 @@ def carryOut(server, generation, request):
     arguments = request.get("arguments") or {}
     if not hasattr(method, "changes") or not isinstance(arguments, dict):
         raise PPolicyError(f"{slot.name} has no command {request.get('command')!r}")
+    signature = inspect.signature(method)
     try:
-        inspect.signature(method).bind(slot.check, **arguments)
+        signature.bind(slot.check, **arguments)
     except TypeError as error:
         raise PPolicyError(f"{slot.name}: {error}") from None
+    for argument, value in arguments.items():
+        isNumber = type(signature.parameters[argument].default) in (int, float)
+        kinds = (int, float) if isNumber else (list, dict, type(None)) if argument in _MANY else (str, type(None))
+        if type(value) not in kinds:
+            raise PPolicyError(f"{slot.name}: {argument} cannot be {value!r:.100}")
 
     def work():
         answer = method(slot.check, **arguments)

@@ -245,7 +245,11 @@ def _showDecision(decision):
     for step in decision["steps"]:
         took = "cached" if step["cached"] else f"{step['ms']:.1f} ms"
         info = "" if step["info"] is None else _printable(step["info"])
-        click.echo(judged(step["code"], f"  {_printable(step['name']):<20} {step['code']:>4}  {took:>10}  {info}".rstrip()))
+        click.echo(
+            judged(
+                step["code"], f"  {_printable(step['name']):<20} {step['code']:>4}  {took:>10}  {info}".rstrip()
+            )
+        )
     click.echo(f"  action={_printable(decision['action'])}  ({decision['ms']:.1f} ms)")
 
 

@@ -142,9 +142,6 @@ class Generation:
                 slot.check.stop()
             except Exception:  # noqa: BLE001 - a site's own code
                 logFailure(log, f"{slot.name}: stop() failed")
-        # A check knows its generation. Whatever it has remembered is freed at once, and not some day by the garbage
-        # collector.
-        self.slots = {}
 
     def _inThread(self, factory, data, port):
         return wait(self.server.policyPool.run(self.configuration.policy, _ThreadFactory(factory), data, port))

@@ -92,6 +92,9 @@ class Server:
         if generation is not self.generation and not generation.active and not generation.stopped:
             generation.stopped = True
             generation.stop()
+            # A check knows its generation. What it has remembered is freed now, and not some day by the garbage
+            # collector.
+            generation.slots.clear()
 
 
 def openDatabase(reactor, configuration, readOnly=False):

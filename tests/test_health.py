@@ -3,12 +3,14 @@ Tests for the health of backends and checks.
 """
 
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from ppolicy import watchdog
 from ppolicy.bridge import Bridge
 from ppolicy.check import Check, wait
 from ppolicy.health import LONGEST, ofCheck, problems
@@ -62,6 +64,25 @@ def test_wrong(status, problem):
     json.dumps(shown).encode("ascii")
     assert (shown.get("problem") or "").startswith(problem or "")
     assert bool(shown.get("problem")) == bool(problem)
+
+
+def test_endless(monkeypatch):
+    """A status() that never returns is interrupted, and is that check's problem."""
+    monkeypatch.setattr(watchdog, "INTERRUPT", 0.2)
+    reactor = SimpleNamespace(seconds=time.monotonic, callLater=Clock().callLater)
+    bridge = Bridge(reactor)
+    bridge.watch.start()
+    try:
+        shown = ofCheck(SimpleNamespace(check=make(type("Own", (Check,), {"status": _spin}))), bridge)
+    finally:
+        bridge.watch.stop()
+    assert shown["problem"].startswith("its status() failed with DeadlineExceeded: interrupted after holding")
+    assert not bridge.watch.armed
+
+
+def _spin(check):
+    while True:
+        pass
 
 
 def test_problems():

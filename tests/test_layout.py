@@ -100,7 +100,8 @@ ORDER = [
         "dumptable",
         "listcheck",
     ),
-    *("services", "registry", "config", "policy", "protocol", "dryrun", "health", "verbs", "webpages", "metrics", "service"),
+    *("services", "registry", "config", "policy", "protocol", "dryrun"),
+    *("health", "verbs", "webpages", "metrics", "service"),
     *(
         "offline",
         "exitcodes",
