@@ -382,7 +382,12 @@ def test_hungUp(site):
 def test_interrupted(site):
     """Ctrl-C ends a command with 130, without a traceback, and its state is closed in order."""
     process = subprocess.Popen(
-        ["ppolicy", "try", "slow", "--write"], cwd=site, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ["ppolicy", "try", "slow", "--write"],
+        cwd=site,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
     )
     lock = site / "state" / "lock"
     deadline = time.monotonic() + 20
