@@ -11,7 +11,10 @@ import gc
 from itertools import count
 
 _AGAIN = 1000
+# A configuration that was replaced leaves some 60 KB of classes and functions, which only a full collection finds.
+_REPLACED = 100
 _full = count(1)
+_replaced = count(1)
 
 
 def begin():
@@ -22,6 +25,14 @@ def begin():
     gc.freeze()
     if _collected not in gc.callbacks:
         gc.callbacks.append(_collected)
+
+
+def replaced():
+    """
+    A configuration was replaced. After many, the next full collection looks at everything again.
+    """
+    if next(_replaced) % _REPLACED == 0:
+        gc.unfreeze()
 
 
 def end():

@@ -95,6 +95,7 @@ class Server:
             # A check knows its generation. What it has remembered is freed now, and not some day by the garbage
             # collector.
             generation.slots.clear()
+            garbage.replaced()
 
 
 def openDatabase(reactor, configuration, readOnly=False):

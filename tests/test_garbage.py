@@ -15,6 +15,7 @@ from ppolicy import garbage
 def leash(monkeypatch):
     """The collector as the server has it, and afterwards as it was."""
     monkeypatch.setattr(garbage, "_full", count(1))
+    monkeypatch.setattr(garbage, "_replaced", count(1))
     garbage.begin()
     yield
     garbage.end()
@@ -68,3 +69,17 @@ def test_end():
     garbage.end()
     assert gc.get_freeze_count() == 0
     assert garbage._collected not in gc.callbacks
+
+
+def test_replaced():
+    """After many reloads everything is looked at once."""
+    thing, look = circle()
+    gc.collect()
+    del thing
+    for _ in range(garbage._REPLACED - 1):
+        garbage.replaced()
+    gc.collect()
+    assert look() is not None
+    garbage.replaced()
+    gc.collect()
+    assert look() is None
