@@ -32,14 +32,14 @@ class Entry(NamedTuple):
         return " ".join(self.path)
 
 
-def entries(command, path=("ppolicy",)):
+def entries(command, path=("ppolicy",), above=None):
     """
     The L{Entry} of a command and of all below it, by name.
     """
     if command.hidden:
         return
     isGroup = isinstance(command, click.Group)
-    context = click.Context(command, info_name=path[-1])
+    context = click.Context(command, above, path[-1], **command.context_settings)
     given = [_argument(one, context) for one in command.params if isinstance(one, click.Argument)]
     options = [_option(one, context) for one in command.get_params(context) if isinstance(one, click.Option)]
     options = [one for one in options if one is not None]
@@ -54,7 +54,7 @@ def entries(command, path=("ppolicy",)):
     )
     if isGroup:
         for name in sorted(command.commands):
-            yield from entries(command.commands[name], (*path, name))
+            yield from entries(command.commands[name], (*path, name), context)
 
 
 def _argument(one, context):

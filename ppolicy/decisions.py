@@ -36,6 +36,8 @@ _STEPS = 100
 _ELEMENTS = 100
 _DEPTH = 3
 _LARGEST = 2**64
+_NUMBERS = frozenset((type(None), bool, int, float))
+_SIMPLE = _NUMBERS | {str}
 # Decisions that are settled together, and the seconds after which fewer are.
 PORTION = 32
 AFTER = 0.1
@@ -121,6 +123,9 @@ class Decisions:
     def _handOn(self, decisions):
         shown = decisions if self.privacy is None else list(map(self.privacy.conceal, decisions))
         packed = packedBriefly(shown)
+        if packed is None:  # mostly it is an information of a class of its check's own
+            shown = list(map(_said, shown))
+            packed = packedBriefly(shown)
         if packed is None:
             shown = list(map(_bounded, shown))
         self.statistics.count(shown, self._reactor.seconds())
@@ -166,9 +171,21 @@ def plain(value, depth=_DEPTH):
         return value
     if kind in (list, tuple) and depth:
         return kind([plain(one, depth - 1) for one in value[:_ELEMENTS]])
+    if isinstance(value, tuple) and hasattr(kind, "_fields") and depth:  # a named tuple
+        return [plain(one, depth - 1) for one in tuple(value)[:_ELEMENTS]]
     if kind is dict and depth:
         return {asText(name): plain(one, depth - 1) for name, one in islice(value.items(), _ELEMENTS)}
     return shortened(value)
+
+
+def _said(decision):
+    """
+    The same with a text for each information that is no simple value.
+    """
+    when, fields, steps, reply, seconds = decision
+    if _SIMPLE.issuperset([type(step[4]) for step in steps]):
+        return decision
+    return when, fields, [(*step[:4], _information(step[4])) for step in steps], reply, seconds
 
 
 def _bounded(decision):
@@ -196,7 +213,7 @@ def _number(code):
 
 
 def _information(info):
-    return info if type(info) in (type(None), bool, int, float) else shortened(info)
+    return info if type(info) in _NUMBERS else shortened(info)
 
 
 def shortened(value):

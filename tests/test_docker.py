@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -228,7 +229,7 @@ def test_hadolint(path):
     """
     hadolint has nothing to say, but would if the base had no version.
     """
-    program = shutil.which("hadolint")
+    program = shutil.which("hadolint", path=Path(sys.executable).parent)
     assert program, "install ppolicy[test]"
     text = path.read_text(encoding="utf-8")
     for dockerfile, expected in (

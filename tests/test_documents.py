@@ -146,7 +146,7 @@ def problem(given, complete):
     """
     command, name = main, "ppolicy"
     while True:
-        context = click.Context(command, info_name=name)
+        context = click.Context(command, click.Context(main, **main.context_settings), name)
         if command.name == "try":
             return None if given or not complete else "there is no name"
         try:
