@@ -49,6 +49,11 @@ class Opened:
         self.tables = sorted(self.database.wanted(), key=lambda table: table.name)
 
     def __enter__(self):
+        from ppolicy import privileges, service
+
+        file = service.databaseTarget(self.configuration).path
+        if file is not None and file.parent.is_dir():
+            privileges.becomeOwner(file.parent)  # what root made, the server could not change
         try:
             self.connection = self.database.connect(_PATIENT, writing=True)
         except (self.database.Error, OSError) as error:

@@ -53,7 +53,7 @@ def becomeOwner(folder):
     As root, become the owner of a folder, so that what is made there is the server's.
     """
     status = folder.stat()
-    if status.st_uid != 0:
+    if os.geteuid() == 0 and status.st_uid != 0:
         become(status.st_uid, status.st_gid, userName(status.st_uid))
 
 

@@ -197,7 +197,10 @@ def test_debian(deb, source, debian):
     assert debian.run("sh", "-c", "ls /etc/systemd/system/*/").count("ppolicy.") >= 1
     assert debian.run("ppolicy", "check") == f"{CONFIGURATION}: 1 checks, no mistake\n"
 
-    shipped = (source / "ppolicy.conf").read_text(encoding="utf-8")
+    shipped = debian.run("cat", CONFIGURATION)
+    ours = shipped.replace("stateDir = '/var/lib/ppolicy'\n", "")
+    assert ours != shipped
+    assert ours == (source / "ppolicy.conf").read_text(encoding="utf-8")
     edited = shipped.replace("ppolicyPort = 10031\n", f"ppolicyPort = {port}\n")
     assert edited != shipped
     debian.write(CONFIGURATION, edited.encode())
