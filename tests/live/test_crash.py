@@ -16,7 +16,7 @@ import pytest
 from .mariadb import MariaDB
 from .wire import Closed, Wire, request
 
-KILLS = int(os.environ.get("PPOLICY_KILLS") or 10)
+KILLS = int(os.environ.get("PPOLICY_KILLS") or 6)
 CONNECTIONS = 6
 DELAY = 600
 

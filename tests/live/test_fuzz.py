@@ -1,7 +1,7 @@
 """
 Random, mutated, divided and pipelined requests over a real socket: each gets one well-formed reply, in order.
 
-C{make fuzz} sets PPOLICY_FUZZ=10000000, the number of mutated requests; without it there are 100,000. They are the
+C{make fuzz} sets PPOLICY_FUZZ=10000000, the number of mutated requests; without it there are 60,000. They are the
 same ones in each run, the longer run begins with those of the shorter.
 """
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from .policyserver import Server
 from .wire import LARGEST, Wire, attributes, blocks, isPolicyRequest, longest, request
 
-REQUESTS = int(os.environ.get("PPOLICY_FUZZ", "100000"))
+REQUESTS = int(os.environ.get("PPOLICY_FUZZ", "60000"))
 # Of one example; each takes SCRIPT octets of the script that hypothesis writes and shrinks.
 BATCH = 400
 SCRIPT = 5
