@@ -15,6 +15,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 
 from twisted.logger import Logger
@@ -478,7 +479,7 @@ def _octets(lines):
     """
     Lines as they stand in a file.
     """
-    return "".join([f"{line}\n" for _, line in lines]).encode("utf-8", "backslashreplace")
+    return ("\n".join(map(itemgetter(1), lines)) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _written(lines, octets, sent):

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
-from itertools import islice
+from itertools import islice, repeat
 
 from twisted.logger import Logger
 
@@ -155,7 +155,7 @@ class LineWriter:
         if count == 1:
             self._pending.append((when, text))
         else:
-            self._pending.extend([(when, line) for line in text.split("\n")])
+            self._pending.extend(zip(repeat(when), text.split("\n")))
         return False
 
     def _pause(self, seconds):
