@@ -37,7 +37,7 @@ _ELEMENTS = 100
 _DEPTH = 3
 _LARGEST = 2**64
 _NUMBERS = frozenset((type(None), bool, int, float))
-_SIMPLE = _NUMBERS | {str}
+_SIMPLE = _NUMBERS | {str, tuple, list}
 # Decisions that are settled together, and the seconds after which fewer are.
 PORTION = 32
 AFTER = 0.1
@@ -185,7 +185,8 @@ def _said(decision):
     when, fields, steps, reply, seconds = decision
     if _SIMPLE.issuperset([type(step[4]) for step in steps]):
         return decision
-    return when, fields, [(*step[:4], _information(step[4])) for step in steps], reply, seconds
+    said = [step if type(step[4]) in _SIMPLE else (*step[:4], _information(step[4])) for step in steps]
+    return when, fields, said, reply, seconds
 
 
 def _bounded(decision):
