@@ -18,6 +18,7 @@ from ppolicy.dns import Resolver
 from ppolicy.errors import ConfigError
 from ppolicy.policy import Generation
 from ppolicy.verbs import Verbs
+from tests.scraped import named, samples
 from tests.serving import POSTFIX, Serving, asked
 
 POLICY = """
@@ -94,23 +95,6 @@ class Site:
 
 
 _instances = itertools.count()
-
-
-def samples(families):
-    """{(name, label values): value}, each once."""
-    found = {}
-    for family in families:
-        assert family.documentation
-        for one in family.samples:
-            key = one.name, *(value for _, value in sorted(one.labels.items()))
-            assert key not in found
-            found[key] = one.value
-    return found
-
-
-def named(found, name):
-    """{label values: value} of one metric."""
-    return {key[1] if len(key) == 2 else key[1:]: value for key, value in found.items() if key[0] == name}
 
 
 def site(folder, *names):

@@ -26,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from tests.dnsserver import DNSServer
 from tests.documents import listings
+from tests.scraped import named, samples
 
 from .mariadb import Proxy
 from .policyclient import ATTRIBUTES
@@ -60,18 +61,7 @@ def scrape(where):
     """{(name, label values in the order of the labels): value} of all samples."""
     status, headers, text = get(where)
     assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
-    found = {}
-    for family in parse(text):
-        for one in family.samples:
-            key = one.name, *(value for _, value in sorted(one.labels.items()))
-            assert key not in found
-            found[key] = one.value
-    return found
-
-
-def named(found, name):
-    """{label value or values: value} of one metric."""
-    return {key[1] if len(key) == 2 else key[1:]: value for key, value in found.items() if key[0] == name}
+    return samples(parse(text))
 
 
 def until(where, wanted, seconds=20):
