@@ -12,7 +12,7 @@ from sqlalchemy.dialects.sqlite import dialect
 from bench.load import BenchError
 from bench.servers import MARIADB, POSTGREY, RATE_LIMIT, ROOT, Floor, MariaDB, Postgrey, PPolicy, RateLimit, ask
 from bench.table import Gate, Row, ratios
-from ppolicy.control import ask as control
+from ppolicy.controlclient import ask as control
 from ppolicy.schema import ddl, stateTable
 
 GREYLIST = """

@@ -4,4 +4,5 @@ of a site's own says how it is by a method `status()`. All commands print JSON w
 exit codes: 3 where no server is running, 4 where what was named is not there, 5 for a problem. `ppolicy completion` completes
 commands and names of checks in bash, zsh and fish. Errors say what to do next, a port that is taken is told with who has
 it, there are colours and progress bars on a terminal (`NO_COLOR`, `--color`), and Ctrl-C or a pager that is left ends a
-command quietly.
+command quietly. A command for a running
+server takes a tenth of a second.

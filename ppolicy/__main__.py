@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from ppolicy import __version__, administration, completion, config, databasecommands, exitcodes, observation
+from ppolicy import __version__, administration, completion, databasecommands, exitcodes, observation
 from ppolicy.errors import ConfigError
 from ppolicy.terminal import (
     Commands,
@@ -112,11 +112,11 @@ def run(path):
     from twisted.internet import reactor
     from twisted.logger import globalLogBeginner
 
-    from ppolicy import service, signals
+    from ppolicy import config, reading, service, signals
     from ppolicy.eventlog import EventLog
 
     signals.hold()
-    configuration = config.load(config.find(path))
+    configuration = config.load(reading.find(path))
     events = EventLog(configuration.options.eventLog)
     globalLogBeginner.beginLoggingTo([events], redirectStandardIO=False)
     try:

@@ -8,8 +8,8 @@ import json
 
 import click
 
-from ppolicy import completion
-from ppolicy.terminal import configured, echoJSON, found, printsJSON, progress, show, table
+from ppolicy import completion, controlclient
+from ppolicy.terminal import configured, controlSocket, echoJSON, found, printsJSON, progress, show, table
 
 # Rows of an import that are sent to the server at once.
 _PORTION = 500
@@ -49,17 +49,16 @@ def converse(path, dialogue):
 
     @param dialogue: a generator of requests, which is sent the answer to each.
     """
-    from ppolicy import config, control, offline, service
+    socket = controlSocket(path)
+    if not controlclient.isServed(socket):
+        from ppolicy import offline
 
-    configured = config.find(path)
-    socket = service.controlPath(config.glance(configured))
-    if not control.isServed(socket):
         offline.converse(offline.load(path), dialogue)
         return
     try:
         wanted = next(dialogue)
         while True:
-            wanted = dialogue.send(control.ask(socket, "command", **wanted))
+            wanted = dialogue.send(controlclient.ask(socket, "command", **wanted))
     except StopIteration:
         return
 

@@ -127,7 +127,6 @@ class Bridge:
     """
     @param reactor: gives the clock and callLater.
     @ivar watch: the L{Watchdog}.
-    @ivar draining: True while parked work goes on; C{drained()} is called after that.
     @ivar working: how many pieces of work are under way, parked ones included.
     """
 
@@ -140,8 +139,8 @@ class Bridge:
         self.working = 0
         self._hub = None
         self._pool = []
-        self.draining = False
-        self.drained = lambda: None
+        self._inRound = False
+        self._atEnd = []
         self._parked = set()
         self._sweeping = None
         self._ready = deque()
@@ -213,16 +212,47 @@ class Bridge:
 
     def _drain(self):
         ready, ends = self._ready, self.seconds() + _SLICE
-        self.draining = True
+        outer = self.begin()
         while ready:
             ready.popleft()()
             if self.seconds() > ends:
                 break
-        self.draining = False
         self._isScheduled = bool(ready)
         if ready:
             self.reactor.callLater(0, self._drain)
-        self.drained()
+        self.end(outer)
+
+    def begin(self):
+        """
+        Begin a round: several pieces of work are started, or go on, one after the other.
+
+        @return: what L{end} wants to have.
+        """
+        outer, self._inRound = self._inRound, True
+        return outer
+
+    def end(self, outer):
+        """
+        End a round. One within another one ends with that.
+        """
+        self._inRound = outer
+        if outer:
+            return
+        functions, self._atEnd = self._atEnd, []
+        for function in functions:
+            try:
+                function()
+            except Exception:  # noqa: BLE001 - nobody above but the reactor
+                self.log.failure("at the end of a round")
+
+    def atEnd(self, function):
+        """
+        Have a function called once at the end of this round, or soon where there is none.
+        """
+        if self._inRound:
+            self._atEnd.append(function)
+        else:
+            self.reactor.callLater(0, function)
 
     def _enter(self, worker, error):
         watch = self.watch

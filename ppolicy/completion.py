@@ -35,11 +35,11 @@ def _names(path, family):
     """
     Nothing that is wrong with a configuration may disturb the line that is being typed.
     """
-    from ppolicy import config
+    from ppolicy import config, reading
 
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            specs = config.load(config.find(path)).specs
+            specs = config.load(reading.find(path)).specs
     except Exception:  # noqa: BLE001 - a configuration is a program
         return []
     return [spec.name for spec in specs if family is None or spec.cls.family == family]

@@ -5,13 +5,11 @@ Nothing that comes in is ever evaluated. Who may connect: root, the server's use
 group; the kernel says who it is.
 """
 
-import grp
 import json
 import os
 import pwd
 import socket
 import struct
-from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +19,8 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.protocols.policies import TimeoutMixin
 
-from ppolicy.errors import NoServer, PPolicyError
+from ppolicy.controlclient import LONGEST, NOT_ADMITTED, whoMay
+from ppolicy.errors import PPolicyError
 
 # Connections at once, and the seconds after which one is closed that asks nothing, or reads no answer. Who follows
 # something may stop to read what is on the screen.
@@ -30,8 +29,6 @@ IDLE = 60
 STALLED = 300
 
 _SO_PEERGROUPS = 59
-_TIMEOUT = 120
-_NOT_ADMITTED = "not admitted"
 
 
 class ControlProtocol(LineReceiver, TimeoutMixin):
@@ -46,7 +43,7 @@ class ControlProtocol(LineReceiver, TimeoutMixin):
     """
 
     delimiter = b"\n"
-    MAX_LENGTH = 131072
+    MAX_LENGTH = LONGEST
     log = Logger()
 
     def __init__(self, verbs, streams):
@@ -64,7 +61,7 @@ class ControlProtocol(LineReceiver, TimeoutMixin):
             self.transport.loseConnection()
             return
         if not admitted(self.transport.socket, path):
-            self._refuse(f"{_NOT_ADMITTED}: {whoMay(path)}")
+            self._refuse(f"{NOT_ADMITTED}: {whoMay(path)}")
             self.transport.loseConnection()
             return
         self.factory.connections.add(self)
@@ -191,22 +188,6 @@ def _line(answer):
     return json.dumps(answer, default=str).encode("ascii")
 
 
-def isServed(path):
-    """
-    Does a server listen on this control socket?
-
-    @raises NoServer: when that cannot be said.
-    """
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except OSError as error:
-            raise _unreachable(path, error) from None
-        return True
-
-
 def admitted(peer, path):
     """
     Is the process at the other end of a UNIX socket root, our user, or in the group of the socket's file?
@@ -249,90 +230,3 @@ def _credentials(peer):
     Process, user and group at the other end; see unix(7).
     """
     return struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-
-
-def ask(path, verb, **arguments):
-    """
-    Ask a running server and wait for its answer; for commands, not for the server itself.
-
-    @raises PPolicyError: with what the server says, or why it cannot be reached.
-    """
-    with closing(_converse(path, verb, arguments)) as answers:
-        return next(answers)
-
-
-def follow(path, verb, **arguments):
-    """
-    Have a running server tell what happens, from now on: an iterator of dictionaries.
-
-    @raises PPolicyError: as L{ask} does; also when the server ends.
-    """
-    answers = _converse(path, verb, arguments)
-    next(answers)
-    return answers
-
-
-def _converse(path, verb, arguments):
-    request = json.dumps({"verb": verb, **arguments}).encode()
-    if len(request) > ControlProtocol.MAX_LENGTH:
-        raise PPolicyError(f"{verb}: {len(request)} octets are too many for one request")
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(_TIMEOUT)
-        try:
-            connection.connect(str(path))
-            with suppress(BrokenPipeError):  # who is refused unheard finds out why
-                connection.sendall(request + b"\n")
-            with connection.makefile("rb") as lines:
-                yield _good(lines.readline(), path)
-                connection.settimeout(None)
-                for line in lines:
-                    if line.endswith(b"\n"):  # the server was not killed in the middle of it
-                        yield json.loads(line)
-        except OSError as error:
-            raise _unreachable(path, error) from None
-    raise NoServer(f"{path}: the server has ended, or has hung up because too little was read")
-
-
-def _good(line, path):
-    if not line.endswith(b"\n"):
-        raise NoServer(f"{path}: the server hung up without an answer; its log may say why")
-    answer = json.loads(line)
-    if not answer.pop("ok"):
-        refused = NoServer if answer["error"].startswith(_NOT_ADMITTED) else PPolicyError
-        raise refused(answer["error"])
-    return answer
-
-
-def whoMay(path):
-    """
-    Who is admitted at a control socket, and what others can do, as a sentence.
-    """
-    users = {"root": None}
-    group = None
-    try:
-        status = Path(os.fsdecode(path)).stat()
-        users[pwd.getpwuid(status.st_uid).pw_name] = None
-        group = grp.getgrgid(status.st_gid).gr_name if status.st_gid else None
-    except (OSError, KeyError):  # who may not look, or a user without a name
-        users["the server's user"] = None
-    who, name = " and ".join(users), os.fsdecode(path)
-    if group is None:
-        return f"only {who} may use {name}; use sudo, or let a group in with the options user and group"
-    return f"only {who} and the group {group} may use {name}; use sudo, or join: usermod -aG {group} NAME"
-
-
-def _unreachable(path, error):
-    """
-    Why a server does not answer on its control socket, and what to do, as a L{NoServer}.
-    """
-    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-        why = "there is no socket" if isinstance(error, FileNotFoundError) else "nobody listens on"
-        return NoServer(
-            f"no server is running: {why} {path}\n"
-            "start it with `ppolicy run` or `systemctl start ppolicy`; name another server's configuration with -c"
-        )
-    if isinstance(error, PermissionError):
-        return NoServer(f"{path}: {error.strerror}: {whoMay(path)}")
-    if isinstance(error, TimeoutError):
-        return NoServer(f"{path}: the server has not answered within {_TIMEOUT} s; its log may say why")
-    return NoServer(f"{path}: {error.strerror or error}")

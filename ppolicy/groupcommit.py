@@ -16,7 +16,7 @@ _MOST = ManyRows.EXACT
 
 class GroupCommit:
     """
-    Rows that come in one turn of the reactor are a group. Groups that queue up while a transaction is under way
+    Rows that come in one round of requests are a group. Groups that queue up while a transaction is under way
     share the next one, which the thread that writes begins at once, without asking the reactor.
 
     @param write: C{write(connection, rows)}, called in the thread; it returns an answer for each row.
@@ -28,7 +28,7 @@ class GroupCommit:
         self._database = database
         self._write = write
         self._failed = failed
-        self._group = None  # (rows, gate) of this turn
+        self._group = None  # (rows, gate) of this round
         self._queue = deque()
         self._isQueued = False  # does a transaction wait to begin?
         self._underWay = {}
@@ -42,11 +42,11 @@ class GroupCommit:
         """
         if self._group is None:
             self._group = [], Gate()
-            self._bridge.reactor.callLater(0, self._close)
+            self._bridge.atEnd(self._close)
         rows, gate = self._group
         rows.append(row)
         place = len(rows) - 1
-        if len(rows) == _MOST:  # at the end of the turn it is written as any other
+        if len(rows) == _MOST:  # at the end of the round it is written as any other
             self._queue.append(self._group)
             self._group = None
         return gate.wait()[place]

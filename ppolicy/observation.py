@@ -7,7 +7,7 @@ from datetime import datetime
 
 import click
 
-from ppolicy import completion
+from ppolicy import completion, controlclient
 from ppolicy.terminal import ask, configured, controlSocket, echoJSON, found, headed, judged, printsJSON, table
 
 _CODES = 6
@@ -94,9 +94,7 @@ def trace(path, asJson, **filters):
       ppolicy trace --action REJECT
       ppolicy trace --client 192.0.2.0/24 --recipient @example.org
     """
-    from ppolicy import control
-
-    for decision in control.follow(controlSocket(path), "trace", **filters):
+    for decision in controlclient.follow(controlSocket(path), "trace", **filters):
         if asJson:
             echoJSON(decision)
             continue

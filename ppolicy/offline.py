@@ -8,7 +8,7 @@ import re
 from twisted.internet.defer import inlineCallbacks, maybeDeferred
 from twisted.python.failure import Failure
 
-from ppolicy import config, control, dryrun, listeners, privileges, statefolder
+from ppolicy import config, controlclient, dryrun, listeners, privileges, reading, statefolder
 from ppolicy.errors import ConfigError, PPolicyError
 from ppolicy.parameter import didYouMean
 from ppolicy.policy import Generation
@@ -23,7 +23,7 @@ def load(path):
     """
     The configuration that the command is about.
     """
-    return config.load(config.find(path))
+    return config.load(reading.find(path))
 
 
 def prepared(configuration, database):
@@ -145,7 +145,7 @@ def explain(configuration, datas, write):
     """
     if write and controlPath(configuration).exists():
         path = controlPath(configuration)
-        return [control.ask(path, "explain", request=data) for data in datas]
+        return [controlclient.ask(path, "explain", request=data) for data in datas]
 
     @inlineCallbacks
     def work(server, generation):

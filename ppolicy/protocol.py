@@ -134,6 +134,7 @@ class PolicyProtocol(LineReceiver):
             self._send = transport.socket.send
             # A request fits; the 64 KB that Twisted would have ready cost more to get than to fill.
             transport.bufferSize = RECEIVE_BUFFER
+            server.epoll.adopt(transport)
         else:
             transport.registerProducer(self, True)
         if self._overLimit:
@@ -338,8 +339,8 @@ class PolicyProtocol(LineReceiver):
 
 class Outbox:
     """
-    The replies of one turn of the reactor, sent together at its end. Sent one by one, each of them would wake a
-    client that waits, and waking costs the sender as much as the rest of the reply.
+    The replies of one round, sent together at its end. Sent one by one, each of them would wake a client that
+    waits, and waking costs the sender as much as the rest of the reply.
 
     @param flushed: is called after that.
     """
@@ -348,14 +349,13 @@ class Outbox:
         self._bridge = bridge
         self._flushed = flushed
         self._replies = []
-        bridge.drained = self.flush
 
     def add(self, protocol, reply):
         """
-        Send a reply at the end of this turn.
+        Send a reply at the end of this round.
         """
-        if not self._replies and not self._bridge.draining:
-            self._bridge.reactor.callLater(0, self.flush)
+        if not self._replies:
+            self._bridge.atEnd(self.flush)
         self._replies.append((protocol, reply))
 
     def flush(self):

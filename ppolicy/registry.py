@@ -7,13 +7,13 @@ import importlib.util
 import inspect
 import re
 import sys
-import traceback
 from pathlib import Path
 
 import ppolicy
 from ppolicy.check import Check
 from ppolicy.errors import ConfigError
 from ppolicy.parameter import didYouMean, shown
+from ppolicy.reading import explained
 
 BUNDLED = Path(__file__).parent.parent / "modules"
 
@@ -151,23 +151,6 @@ def isCheck(value):
     Is this a class of checks?
     """
     return inspect.isclass(value) and issubclass(value, Check) and value is not Check
-
-
-def explained(error, file):
-    """
-    What an exception says to the author of a file.
-
-    @return: (the line of the file where it comes from, or None; a sentence)
-    """
-    if isinstance(error, SyntaxError) and error.filename == str(file):
-        return error.lineno, f"{type(error).__name__}: {error.msg}"
-    frames = traceback.walk_tb(error.__traceback__)
-    lines = [line for frame, line in frames if frame.f_code.co_filename == str(file)]
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - an exception of the site's own
-        text = ""
-    return lines[-1] if lines else None, f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def bundledFolder():

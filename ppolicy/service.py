@@ -21,6 +21,7 @@ from ppolicy.bridge import Bridge
 from ppolicy.cache import ResultCache
 from ppolicy.control import ControlListener
 from ppolicy.decisions import Decisions
+from ppolicy.epoll import Epoll
 from ppolicy.errors import ConfigError, PPolicyError
 from ppolicy.logs import ToTwisted
 from ppolicy.notify import Supervisor
@@ -73,6 +74,7 @@ class Server:
         self.generation = None
         self.connections = set()
         self.decisions = Decisions(reactor, options.historySize)
+        self.epoll = Epoll(self.bridge)
         self.outbox = Outbox(self.bridge, self.decisions.settleMany)
         self.requests = self.overLimit = self.failures = 0
 

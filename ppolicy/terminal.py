@@ -77,9 +77,9 @@ def controlSocket(path):
     """
     Where the server of a configuration listens for commands; one with mistakes says that, too.
     """
-    from ppolicy import config, statefolder
+    from ppolicy import reading, statefolder
 
-    return statefolder.controlPath(config.glance(config.find(path)))
+    return statefolder.controlPath(reading.glance(reading.find(path)))
 
 
 def ask(path, verb, **arguments):
@@ -88,9 +88,9 @@ def ask(path, verb, **arguments):
 
     @raises PPolicyError: with what it says, or why it cannot be reached.
     """
-    from ppolicy import control
+    from ppolicy import controlclient
 
-    return control.ask(controlSocket(path), verb, **arguments)
+    return controlclient.ask(controlSocket(path), verb, **arguments)
 
 
 def printsJSON(function):

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 from twisted.internet.testing import MemoryReactor
 
-from ppolicy import config, listeners, offline, service
+from ppolicy import config, listeners, offline, reading, service
 from ppolicy.check import Check, parameter
 from ppolicy.errors import ConfigError
 from ppolicy.options import Options
@@ -197,7 +197,7 @@ class TestBroken:
     def test_glance(self, kind):
         """However broken a configuration is, it can be asked where its server listens for commands."""
         path, _ = kind
-        glanced = config.glance(path)
+        glanced = reading.glance(path)
         assert (glanced.path, glanced.folder) == (path, path.parent)
         assert service.controlPath(glanced).is_absolute()
 
@@ -390,7 +390,7 @@ class TestCareless:
                 config.load(path)
             except ConfigError as error:
                 assert error.mistakes and all(one.sentence for one in error.mistakes)
-            config.glance(path)
+            reading.glance(path)
 
 
 # Start: text, the refusals.
@@ -472,7 +472,7 @@ class TestStart:
             "19: grey (Greylist): mustRetry (30) must be longer than delay (60)",
             "21: bad2 (Bad): bad2 is no good",
         ]
-        assert sorted(sys.modules[config.MODULE_NAME].stopped) == ["good1", "good2"]
+        assert sorted(sys.modules[reading.MODULE_NAME].stopped) == ["good1", "good2"]
 
     def test_good(self, tmp_path):
         """Checks that start well are stopped again, and leave nothing behind."""
@@ -546,7 +546,7 @@ class TestOld:
     def test_values(self, tmp_path):
         """getConfig() gives a policy back what the options were set to."""
         serving = Serving(tmp_path, OLD)
-        written = vars(sys.modules[config.MODULE_NAME])
+        written = vars(sys.modules[reading.MODULE_NAME])
         for name in (
             *("logLevel", "admin", "domain", "databaseAPI", "database", "commandPort", "ppolicyPort"),
             *("cacheEngine", "cacheSize", "cacheServers", "stateFile", "basePath", "usePsyco", "connLimit"),
@@ -690,37 +690,39 @@ class TestFind:
         """No configuration anywhere, but in the folders of the test."""
         monkeypatch.delenv("PPOLICY_CONF", raising=False)
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(config, "_PLACES", (str(tmp_path / "etc" / "first"), str(tmp_path / "etc" / "second")))
+        monkeypatch.setattr(
+            reading, "_PLACES", (str(tmp_path / "etc" / "first"), str(tmp_path / "etc" / "second"))
+        )
         (tmp_path / "etc").mkdir()
 
     def test_given(self, tmp_path, monkeypatch):
         """A file that is named is taken before all others, whether it exists or not."""
         monkeypatch.setenv("PPOLICY_CONF", "/other.conf")
         write(tmp_path, "")
-        assert config.find("sub/my.conf") == tmp_path / "sub" / "my.conf"
-        assert config.find("/a/my.conf") == Path("/a/my.conf")
+        assert reading.find("sub/my.conf") == tmp_path / "sub" / "my.conf"
+        assert reading.find("/a/my.conf") == Path("/a/my.conf")
 
     def test_environment(self, tmp_path, monkeypatch):
         """Else it is the one that $PPOLICY_CONF names."""
         monkeypatch.setenv("PPOLICY_CONF", "my.conf")
         write(tmp_path, "")
-        assert config.find() == tmp_path / "my.conf"
+        assert reading.find() == tmp_path / "my.conf"
 
     def test_namedIsTrusted(self, tmp_path, monkeypatch):
         """A file that is named may be written by everybody: somebody chose it."""
         path = write(tmp_path, POLICY)
         path.chmod(0o666)
-        assert config.find(path) == path
+        assert reading.find(path) == path
         monkeypatch.setenv("PPOLICY_CONF", str(path))
-        assert config.find() == path
+        assert reading.find() == path
 
     def test_local(self, tmp_path):
         """Else it is the one in the present folder."""
         (tmp_path / "etc" / "first").write_text("")
         path = write(tmp_path, "")
         path.chmod(0o644)
-        assert config.find() == path
-        assert config.find(None) == config.find("") == path
+        assert reading.find() == path
+        assert reading.find(None) == reading.find("") == path
 
     def test_beside(self, tmp_path):
         """For the .tac it is the one beside it, instead of the present folder's."""
@@ -728,25 +730,25 @@ class TestFind:
         (tmp_path / "other").mkdir()
         path = write(tmp_path / "other", "")
         path.chmod(0o644)
-        assert config.find(beside=tmp_path / "other") == path
+        assert reading.find(beside=tmp_path / "other") == path
 
     def test_system(self, tmp_path):
         """Else it is the system's, the first that exists."""
         (tmp_path / "etc" / "second").write_text("")
-        assert config.find() == tmp_path / "etc" / "second"
+        assert reading.find() == tmp_path / "etc" / "second"
         (tmp_path / "etc" / "first").write_text("")
-        assert config.find() == tmp_path / "etc" / "first"
+        assert reading.find() == tmp_path / "etc" / "first"
 
     def test_folderIsNoFile(self, tmp_path):
         """A folder of that name is no configuration."""
         (tmp_path / "ppolicy.conf").mkdir()
         (tmp_path / "etc" / "first").write_text("")
-        assert config.find() == tmp_path / "etc" / "first"
+        assert reading.find() == tmp_path / "etc" / "first"
 
     def test_none(self, tmp_path):
         """When there is none, the places that were looked at are named."""
         with pytest.raises(ConfigError) as raised:
-            config.find()
+            reading.find()
         assert str(raised.value) == (
             f"no configuration: there is no {tmp_path}/ppolicy.conf, no {tmp_path}/etc/first and no "
             f"{tmp_path}/etc/second; name one with -c or $PPOLICY_CONF"
@@ -758,7 +760,7 @@ class TestFind:
         path = write(tmp_path, POLICY)
         path.chmod(mode)
         with pytest.raises(ConfigError) as raised:
-            config.find()
+            reading.find()
         assert str(raised.value) == (
             f"{path} belongs to somebody else, or may be written by everybody or its group; name it with -c or "
             "$PPOLICY_CONF if you trust it"
@@ -771,11 +773,11 @@ class TestFind:
         path.chmod(0o644)
         os.chown(path, 12345, 12345)
         with pytest.raises(ConfigError, match="belongs to somebody else"):
-            config.find()
+            reading.find()
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
-        assert config.find() == path
+        assert reading.find() == path
         os.chown(path, 0, 0)
-        assert config.find() == path
+        assert reading.find() == path
 
     def test_lostFolder(self, tmp_path, monkeypatch):
         """Whose present folder is gone gets a sentence, not a traceback."""
@@ -784,7 +786,7 @@ class TestFind:
         monkeypatch.chdir(gone)
         gone.rmdir()
         with pytest.raises(ConfigError, match=r"cannot look for ppolicy\.conf: No such file or directory"):
-            config.find()
+            reading.find()
         monkeypatch.chdir(tmp_path)
 
 

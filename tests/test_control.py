@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from ppolicy import control
+from ppolicy import control, controlclient
 from ppolicy.errors import NoServer, PPolicyError
 
 
@@ -109,7 +109,7 @@ class ControlTests(TestCase):
         self.fail("it never came")
 
     def ask(self, verb, **arguments):
-        return deferToThread(control.ask, self.path, verb, **arguments)
+        return deferToThread(controlclient.ask, self.path, verb, **arguments)
 
     def send(self, octets):
         """
@@ -340,7 +340,7 @@ class ControlTests(TestCase):
         """
         follows = []
         for _ in range(2):
-            follows.append((yield deferToThread(control.follow, self.path, "follow")))
+            follows.append((yield deferToThread(controlclient.follow, self.path, "follow")))
         self.assertEqual(2, len(self.followers))
         for send in self.followers:
             self.assertTrue(send({"number": 1}))
@@ -360,7 +360,9 @@ class ControlTests(TestCase):
         """
         What cannot be followed is refused in its own words.
         """
-        error = yield self.assertFailure(deferToThread(control.follow, self.path, "refuseToTell"), PPolicyError)
+        error = yield self.assertFailure(
+            deferToThread(controlclient.follow, self.path, "refuseToTell"), PPolicyError
+        )
         self.assertEqual("not today", str(error))
 
     @inlineCallbacks
@@ -390,7 +392,7 @@ class ControlTests(TestCase):
         A follower whose server ends is told so, also when that was in the middle of a line.
         """
         for last in (b"", b'{"half'):
-            following = yield deferToThread(control.follow, self.path, "follow")
+            following = yield deferToThread(controlclient.follow, self.path, "follow")
             (protocol,) = self.listener.connections
             protocol.transport.write(last)
             protocol.transport.loseConnection()
@@ -418,7 +420,7 @@ class ControlTests(TestCase):
         """
         Without a server the command says so in a sentence.
         """
-        error = self.assertRaises(PPolicyError, control.ask, self.path + ".none", "status")
+        error = self.assertRaises(PPolicyError, controlclient.ask, self.path + ".none", "status")
         self.assertIn("no server is running", str(error))
 
 
@@ -514,7 +516,7 @@ def test_hungUp(tmp_path, said):
         thread = threading.Thread(target=serve)
         thread.start()
         with pytest.raises(NoServer, match="hung up without an answer"):
-            control.ask(path, "status")
+            controlclient.ask(path, "status")
         thread.join()
 
 
@@ -535,5 +537,5 @@ def test_refusedUnheard(tmp_path):
         thread.start()
         for _ in range(20):
             with pytest.raises(NoServer, match="go away"):
-                control.ask(path, "status")
+                controlclient.ask(path, "status")
         thread.join()

@@ -45,10 +45,12 @@ ORDER = [
         "target",
         "ownlists",
         "options",
+        "reading",
         "portholder",
         "listeners",
         "ports",
         "logtarget",
+        "controlclient",
         "control",
         "reply",
         "statement",
@@ -62,6 +64,7 @@ ORDER = [
     *(
         "watchdog",
         "bridge",
+        "epoll",
         "logs",
         "eventlog",
         "statistics",
@@ -109,6 +112,8 @@ ORDER = [
         "terminal",
         "observation",
         "administration",
+        "opened",
+        "oldtables",
         "databasecommands",
         "testing",
         "__main__",
@@ -293,7 +298,7 @@ def test_nothingRunsData():
     history unpacks what it has packed itself.
     """
     found = [(path.relative_to(ROOT).as_posix(), what) for path, tree in programs() for what, _ in dangers(tree)]
-    assert found == [("ppolicy/config.py", "exec"), ("ppolicy/history.py", "marshal")]
+    assert found == [("ppolicy/history.py", "marshal"), ("ppolicy/reading.py", "exec")]
 
 
 @pytest.mark.parametrize(

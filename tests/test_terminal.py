@@ -23,7 +23,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ppolicy import control, exitcodes, terminal
+from ppolicy import controlclient, exitcodes, terminal
 from ppolicy.__main__ import main
 from ppolicy.errors import NoServer, PPolicyError
 
@@ -238,7 +238,7 @@ def test_notAllowed(group, mode, said):
                 os.setgroups([])
                 os.setgid(65534)
                 os.setuid(65534)
-                for ask in (lambda: control.ask(path, "status"), lambda: control.isServed(path)):
+                for ask in (lambda: controlclient.ask(path, "status"), lambda: controlclient.isServed(path)):
                     try:
                         ask()
                     except NoServer as error:
@@ -266,7 +266,7 @@ def test_notAdmitted(tmp_path):
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         with pytest.raises(NoServer, match="not admitted: only root may use it"):
-            control.ask(path, "status")
+            controlclient.ask(path, "status")
         thread.join(5)
 
 

@@ -18,7 +18,8 @@ from collections import Counter
 
 import pytest
 
-from ppolicy import control
+from ppolicy import control, controlclient
+from ppolicy.errors import NoServer, PPolicyError
 
 from ..test_control import randomLine
 from .faults import rss
@@ -53,7 +54,7 @@ def socketOf(server):
 
 def ask(server, verb, **arguments):
     """What the command would get from the server."""
-    return control.ask(socketOf(server), verb, **arguments)
+    return controlclient.ask(socketOf(server), verb, **arguments)
 
 
 def why(server, text, limit=1000):
@@ -310,7 +311,7 @@ def test_traceFilters(makeServer):
         "action": {"action": "450"},
     }
     server.request(sender="before@example.net")
-    follows = {name: control.follow(socketOf(server), "trace", **wanted) for name, wanted in filters.items()}
+    follows = {name: controlclient.follow(socketOf(server), "trace", **wanted) for name, wanted in filters.items()}
     asked = [
         {"client_address": "198.51.100.7", "client_name": "mx.example.com"},
         {"client_name": "mx.example.net", "say": "450 4.7.1 later"},
@@ -334,20 +335,20 @@ def test_traceMany(makeServer):
     Ten may follow at once; the eleventh is told so, and may when one of them has left.
     """
     server = makeServer("def check(factory, data, port): return 'dunno'")
-    follows = [control.follow(socketOf(server), "trace") for _ in range(10)]
-    with pytest.raises(control.PPolicyError, match="10 others follow already, which is the most at once"):
-        control.follow(socketOf(server), "trace")
+    follows = [controlclient.follow(socketOf(server), "trace") for _ in range(10)]
+    with pytest.raises(PPolicyError, match="10 others follow already, which is the most at once"):
+        controlclient.follow(socketOf(server), "trace")
     follows.pop().close()
     deadline = time.monotonic() + 5
     while len(follows) < 10:
-        with contextlib.suppress(control.PPolicyError):
-            follows.append(control.follow(socketOf(server), "trace"))
+        with contextlib.suppress(PPolicyError):
+            follows.append(controlclient.follow(socketOf(server), "trace"))
         assert time.monotonic() < deadline
     server.request(instance="seen")
     assert {next(one)["instance"] for one in follows} == {"seen"}
     server.terminate()
     for one in follows:
-        with pytest.raises(control.NoServer, match="the server has ended"):
+        with pytest.raises(NoServer, match="the server has ended"):
             next(one)
 
 
@@ -369,7 +370,7 @@ def test_traceStops(makeServer, run):
     server = makeServer("def check(factory, data, port): return 'dunno'", requestLog=None)
     reader = run(server, "trace", "--json")
     reader.until(lambda lines: lines, server.request)
-    other = control.follow(socketOf(server), "trace", sender="other@")
+    other = controlclient.follow(socketOf(server), "trace", sender="other@")
     load(server, 2000, [])
     memory = rss(server)
     reader.process.send_signal(signal.SIGSTOP)
@@ -459,7 +460,7 @@ def test_changes(makeServer):
         ask(server, verb)
     ask(server, "command", family="greylist", check=None, command="list", arguments={})
     why(server, "loud")
-    control.follow(socketOf(server), "trace").close()
+    controlclient.follow(socketOf(server), "trace").close()
     time.sleep(0.3)
     assert [line for line in server.output[before:] if f"{ME}:" in line] == []
     assert server.reload().returncode == 0
@@ -518,7 +519,7 @@ def test_privacy(makeServer):
     server.waitForLog("privacy begins")
     assert why(server, "secret@example.net") == []
     path.write_bytes(b"")
-    following = control.follow(socketOf(server), "trace")
+    following = controlclient.follow(socketOf(server), "trace")
     asked = [
         {name: value}
         for value in ODD
@@ -556,7 +557,7 @@ def test_privacy(makeServer):
         assert not hidden.search(str(found))
     assert why(server, "nobody@example.net") == []
     # Filters know whom they are asked for.
-    following = control.follow(socketOf(server), "trace", client="203.0.113.0/24", sender="secret@")
+    following = controlclient.follow(socketOf(server), "trace", client="203.0.113.0/24", sender="secret@")
     server.request(client_address="203.0.113.99", sender="secret@example.net", instance="filtered")
     one = next(following)
     assert (one["instance"], one["sender"]) == ("filtered", why(server, "secret@example.net")[-1]["sender"])
@@ -578,9 +579,9 @@ def asNobody(path, *groups):
             os.setresgid(54321, 54321, 54321)
             os.setresuid(54321, 54321, 54321)
             try:
-                control.ask(path, "cache.flush")
+                controlclient.ask(path, "cache.flush")
                 said = "admitted"
-            except control.NoServer as error:
+            except NoServer as error:
                 said = str(error)
             os.write(writes, said.encode())
         finally:
@@ -665,7 +666,7 @@ def test_halfOpen(impatient):
             with contextlib.suppress(BlockingIOError):
                 for _ in range(500 if number % 5 >= 3 else 1):
                     connection.send(said[number % 5])
-        with pytest.raises(control.PPolicyError, match="^50 control connections are open, which is the most; try"):
+        with pytest.raises(PPolicyError, match="^50 control connections are open, which is the most; try"):
             ask(impatient, "status")
         with Wire(impatient.address) as wire:
             for _ in range(1000):
@@ -774,7 +775,7 @@ def test_fuzz(makeServer):
     assert max(took) < 2
     assert rss(server) - memory < 40e6
     assert ask(server, "status")["requests"]["failed"] == 0
-    for one in [control.follow(path, "trace") for _ in range(10)]:  # nobody has remained
+    for one in [controlclient.follow(path, "trace") for _ in range(10)]:  # nobody has remained
         one.close()
     log = server.log()
     assert "Traceback" not in log

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ppolicy import control
+from ppolicy import controlclient
 
 POLICY = """
 modules = {
@@ -45,7 +45,7 @@ def ask(server, recipient="bob@example.org", client="192.0.2.1", name="trap", **
 def command(server, name, check="trap", **arguments):
     """What a command of the administrator answers."""
     wanted = {"family": "trap", "check": check, "command": name, "arguments": arguments}
-    return control.ask(str(server.stateDir / "control.sock"), "command", **wanted)
+    return controlclient.ask(str(server.stateDir / "control.sock"), "command", **wanted)
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])
