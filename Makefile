@@ -24,8 +24,8 @@ PIN = build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --ge
 # Without pip it is half made: Debian's python3-venv was missing.
 VENV = $(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 PYTEST = $(BIN)/python -m pytest
-# The tests of several files side by side.
-ASIDE = --numprocesses=auto --dist=loadfile
+# The tests of several files side by side; one more than there are processors, as some tests only wait.
+ASIDE = --numprocesses=$(shell expr $$(nproc) + 1) --dist=loadfile
 
 .DEFAULT_GOAL = help
 .PHONY: help run check test bench bench-large fuzz faults soak docs reference dist deb packages lock sbom clean style

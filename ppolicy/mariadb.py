@@ -17,7 +17,8 @@ _MODE = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 
 # Lock wait time-out, deadlock, record changed since last read: the server says to try again.
 _AGAIN = (1205, 1213, 1020)
-_NO_SUCH_TABLE = 1146
+# No such table; no such column, as it is for a moment after another host has added it.
+_MISSING = (1146, 1054)
 # The user may not do this: with a database, a command, with a table.
 _FORBIDDEN = (1044, 1142, 1227)
 # Errors that are about the connection, the account, the disk or the server as a whole, beside those of the client
@@ -119,7 +120,7 @@ class MariaDB(Database):
         number = error.args[0] if error.args else None
         if number in _AGAIN:
             return AGAIN
-        if number == _NO_SUCH_TABLE:
+        if number in _MISSING:
             return MISSING
         if isinstance(error, pymysql.ProgrammingError) and not isinstance(number, int):
             return ALONE  # raised by pymysql itself: a value that it cannot send

@@ -243,7 +243,7 @@ class Status:
             self._others.append(thread)
 
     def _command(self):
-        for _ in range(3):  # the first look may be too soon, or on a busy machine too late
+        for _ in range(12):  # a look may be too soon, or on a busy machine too late
             self._printStatus()
             if self._end.wait(0.3):
                 return

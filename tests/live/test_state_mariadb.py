@@ -480,6 +480,20 @@ class SchemaTests(Base, TestCase):
             self.assertEqual((("touched", "touch", 2),), self.rows("SELECT * FROM schema_version"))
 
     @inlineCallbacks
+    def test_columnComesLate(self):
+        """
+        A column that is missing while the server runs is told of, and used as soon as it is there.
+        """
+        yield self.touch()
+        self.rows("ALTER TABLE touched DROP COLUMN previous")
+        error = yield self.assertFailure(self.touch(), BackendError)
+        self.assertIn("table touched has no column previous", str(error))
+        self.assertEqual({"touched"}, set(refusals(self.store)))
+        self.rows("ALTER TABLE touched ADD COLUMN previous DOUBLE NOT NULL DEFAULT 0")
+        yield self.touch()
+        self.assertEqual({}, refusals(self.store))
+
+    @inlineCallbacks
     def test_mayNotMigrate(self):
         """
         Where we may not alter an old table, the sentence says so, and other tables work, after a new start too.
