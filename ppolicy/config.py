@@ -14,10 +14,11 @@ import stat
 import types
 from pathlib import Path
 
-from ppolicy import logtarget, ownlists
+from ppolicy import logoption, ownlists
 from ppolicy.check import Check
 from ppolicy.errors import BrokenAnswer, ConfigError, Mistake
 from ppolicy.listeners import checkSocket, describe, groupId, isSame, parseLoopback, parsePort, userId
+from ppolicy.logtarget import File
 from ppolicy.options import IGNORED, Options
 from ppolicy.parameter import described, didYouMean, shown, toMistakes
 from ppolicy.reading import Reading, explained
@@ -350,8 +351,8 @@ def _checkFile(path):
 
 
 def _checkTarget(text, folder, hostname):
-    target = logtarget.parse(text, folder, hostname)
-    if isinstance(target, logtarget.File):
+    target = logoption.parse(text, folder, hostname)
+    if isinstance(target, File):
         _checkFile(target.path)
 
 

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.persisted.sob import IPersistable
 from zope.interface import implementer
 
-from ppolicy import __version__, config, garbage, inherited, listeners, logtarget, privileges, signals, statefolder
+from ppolicy import __version__, config, garbage, inherited, listeners, logoption, privileges, signals, statefolder
 from ppolicy.bridge import Bridge
 from ppolicy.cache import ResultCache
 from ppolicy.control import ControlListener
@@ -459,7 +459,7 @@ def makeApplication(configuration):
 
 def _target(configuration):
     options = configuration.options
-    return logtarget.parse(options.logTarget, configuration.folder, options.domain)
+    return logoption.parse(options.logTarget, configuration.folder, options.domain)
 
 
 def _privacy(configuration):

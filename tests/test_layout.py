@@ -50,6 +50,8 @@ ORDER = [
         "listeners",
         "ports",
         "logtarget",
+        "syslogreceiver",
+        "logoption",
         "controlclient",
         "control",
         "reply",

@@ -14,7 +14,9 @@ import pytest
 from twisted.logger import Logger
 
 from ppolicy import logtarget
-from ppolicy.logtarget import File, LocalSyslog, Stdout, TcpReceiver, UdpReceiver, UnixReceiver, parse
+from ppolicy.logoption import parse
+from ppolicy.logtarget import File, LocalSyslog, Stdout
+from ppolicy.syslogreceiver import TcpReceiver, UdpReceiver, UnixReceiver
 
 HOST = "mx.example.org"
 
