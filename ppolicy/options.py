@@ -66,7 +66,8 @@ class Options(Parameters):
     privacy: Literal["full", "hash"] = parameter(
         "full",
         "'hash' writes pseudonyms instead of the addresses and names of clients, senders, recipients and logins, "
-        "into the request log and what `ppolicy why` and `trace` show; they are made with privacy.key in stateDir",
+        "into the request log and what `ppolicy why`, `trace` and `cache show` show; they are made with "
+        "privacy.key in stateDir",
     )
     metrics: str | None = parameter(
         None,

@@ -27,6 +27,7 @@ _HOST, _MAIL, _NAME = range(3)
 _KINDS = {"client_address": _HOST, "client_name": _NAME, "helo_name": _NAME} | dict.fromkeys(FURTHER, _NAME)
 _KINDS |= dict.fromkeys(("sender", "recipient", "sasl_username", "sasl_sender"), _MAIL)
 _KINDS_IN_ORDER = [_KINDS.get(name) for name in (*NAMES, *FURTHER)]
+_NUMBERS = (bool, int, float, type(None))
 # Shorter values, and local parts, are looked for in texts as whole words.
 _WORD = 4
 # Of a longer value there may be the begin only, where a text was cut off: what begins like it, by so many
@@ -98,6 +99,31 @@ class Privacy:
             action + blank + _without(text.decode("utf-8", "replace"), secrets).encode() + b"\n\n",
             seconds,
         )
+
+    def concealResult(self, arguments, info):
+        """
+        A result as it is cached: pseudonyms stand for all texts among the arguments, and where the information
+        repeats one.
+
+        @param arguments: what C{hashArg} gave: a text, whose lines count each for themselves, a number or a tuple.
+        @return: (arguments, information), texts and numbers as they were.
+        """
+        several = arguments if isinstance(arguments, tuple | list) else (arguments,)
+        named = {line for one in several if not isinstance(one, _NUMBERS) for line in asText(one).split("\n")}
+        secrets = [
+            secret
+            for text in named.difference(_KEPT)
+            for secret in self.forms(_MAIL if "@" in text else _HOST, text)
+        ]
+        secrets.sort(key=lambda secret: -len(secret[0]))
+        shown = [self._lines(one) for one in several] if several is arguments else self._lines(arguments)
+        return shown, None if info is None else shortened(_without(asText(info), secrets))
+
+    def _lines(self, value):
+        if isinstance(value, _NUMBERS):
+            return value
+        lines = asText(value).split("\n")
+        return "\n".join(line if line in _KEPT else self.pseudonym(line) for line in lines)
 
     def forms(self, kind, value):
         """

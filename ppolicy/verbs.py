@@ -194,17 +194,19 @@ class Verbs:
                 ],
             }
         now = server.bridge.seconds()
+        newest = server.cache.newest(self._slot(name).token, _MOST)
+        return {"entries": [self._cached(*entry, now) for entry in newest if entry[2] > now]}
+
+    def _cached(self, arguments, result, expires, now):
+        privacy = self._service.server.decisions.privacy
+        code, info = result
+        if privacy is not None:
+            arguments, info = privacy.concealResult(arguments, info)
         return {
-            "entries": [
-                {
-                    "arguments": plain(key),
-                    "code": plain(result[0]),
-                    "info": plain(result[1]),
-                    "seconds": round(expires - now, 1),
-                }
-                for key, result, expires in server.cache.newest(self._slot(name).token, _MOST)
-                if expires > now
-            ]
+            "arguments": plain(arguments),
+            "code": plain(code),
+            "info": plain(info),
+            "seconds": round(expires - now, 1),
         }
 
     def _flushCache(self, request):

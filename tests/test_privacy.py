@@ -43,6 +43,36 @@ def test_nobody(value):
     assert concealed(sender=value, client_name=value)[0]["client_name"] == value
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ("alice@example.net", "{alice}"),
+        ("alice@example.net\n\n192.0.2.0/24", "{alice}\n\n{net}"),
+        (("alice@example.net", 25, None, True, ""), ["{alice}", 25, None, True, ""]),
+        (7, 7),
+    ],
+)
+def test_result(arguments, shown):
+    """Of a cached result all texts among the arguments have pseudonyms; numbers stay."""
+    names = {"alice": PRIVACY.pseudonym("alice@example.net"), "net": PRIVACY.pseudonym("192.0.2.0/24")}
+
+    def filled(value):
+        return value.format_map(names) if isinstance(value, str) else value
+
+    expected = [filled(one) for one in shown] if isinstance(shown, list) else filled(shown)
+    assert PRIVACY.concealResult(arguments, None) == (expected, None)
+
+
+def test_resultInformation():
+    """The information of a cached result repeats none of its arguments, nor a part of an address."""
+    info = ("25 mails of Alice@example.net", "no MX for example.net", "198.51.100.7")
+    _, shown = PRIVACY.concealResult(("alice@example.net", 25), info)
+    assert "alice" not in shown.lower()
+    assert "example.net" not in shown
+    assert "25 mails of ~" in shown
+    assert "198.51.100.7" in shown
+
+
 def test_pseudonym():
     """A value has one pseudonym, in capitals or not, which depends on the key."""
     assert PRIVACY.pseudonym("Alice@Example.net") == PRIVACY.pseudonym("alice@example.NET")

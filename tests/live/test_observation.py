@@ -474,10 +474,15 @@ def test_changes(makeServer):
 TELLS = (
     SAYS
     + """
-modules = {'says': (Says, {})}
+class Known(Says):
+    def hashArg(self, data):
+        return '\\n'.join(data[name] for name in ('sender', 'recipient', 'client_address', 'helo_name'))
+
+modules = {'says': (Says, {}), 'known': (Known, {'seconds': 60})}
 
 def check(factory, data, port):
     factory.check('says', data)
+    factory.check('known', data)
     who = f"{data['sender']} to {data['recipient']} from {data['client_address']} as {data['helo_name']}"
     return 'REJECT', f'5.7.1 {who}'
 """
@@ -556,6 +561,9 @@ def test_privacy(makeServer):
         assert found, text
         assert not hidden.search(str(found))
     assert why(server, "nobody@example.net") == []
+    cached = ask(server, "cache.show", module="known")["entries"]
+    assert len({entry["arguments"] for entry in cached}) > len(ODD)
+    assert not hidden.search(str(cached))
     # Filters know whom they are asked for.
     following = controlclient.follow(socketOf(server), "trace", client="203.0.113.0/24", sender="secret@")
     server.request(client_address="203.0.113.99", sender="secret@example.net", instance="filtered")
