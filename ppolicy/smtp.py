@@ -27,6 +27,8 @@ PLACES = 10_000
 # Questions that wait for their turn at one host.
 QUEUE = 20
 _MINUTE = 60.0
+# So many different hosts that cannot be reached, one after the other, are no accident.
+_UNREACHED = 10
 _REMEMBERED = 10_000
 
 
@@ -58,6 +60,7 @@ class Prober:
         self.bridge = bridge
         self.reactor = bridge.reactor
         self._greeted = {}
+        self._unreached = set()  # addresses, since the last host has greeted us
         self.remembered = ResultCache(_REMEMBERED)
         self.asked = self.underWay = 0
         self._places = OrderedDict()
@@ -67,7 +70,11 @@ class Prober:
         """
         What it is doing, as a dictionary.
         """
+        problem = None
+        if len(self._unreached) >= _UNREACHED:
+            problem = f"the last {_UNREACHED} mail hosts could not be reached: may this host connect to port 25?"
         return {
+            "problem": problem,
             "asked": self.asked,
             "underWay": self.underWay,
             "waiting": sum(len(place.waiting) for place in self._places.values()),
@@ -79,6 +86,14 @@ class Prober:
         Note that a host has said 220.
         """
         self._greeted[ip_address(address).is_global] = self.reactor.seconds()
+        self._unreached.clear()
+
+    def unreached(self, address):
+        """
+        Note that there was no connection to a host.
+        """
+        if len(self._unreached) < _UNREACHED:
+            self._unreached.add(address)
 
     def reached(self, address, seconds):
         """
@@ -228,6 +243,7 @@ class _Attempt(ClientFactory):
         return self._session
 
     def clientConnectionFailed(self, connector, reason):
+        self.prober.unreached(self.address)
         if reason.check(ConnectionRefusedError):
             self.tell(Heard("connection", False, "refuses the connection"))
         else:

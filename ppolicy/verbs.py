@@ -111,7 +111,7 @@ class Verbs:
                     },
                 },
                 "requestLog": service.writer.status(),
-                "smtp": {"problem": None, **services.smtp.status()},
+                "smtp": services.smtp.status(),
                 "dns": services.dns.status()
                 | {
                     "lists": {name: {"problem": why or None} for name, why in services.blocklists.status().items()}

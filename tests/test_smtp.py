@@ -384,6 +384,21 @@ def test_reached():
     assert not asking.prober.reached(HOST, 600)
 
 
+def test_noneReached():
+    """
+    That no host can be reached any more, and not one host only, is a problem, until one greets us.
+    """
+    prober = Asking().prober
+    for _ in range(20):
+        Asking(prober=prober).fail(TimeoutError())
+    assert prober.status()["problem"] is None
+    for number in range(1, 10):
+        Asking(prober=prober, address=f"198.51.100.{number}").fail(TimeoutError())
+    assert "port 25" in prober.status()["problem"]
+    Asking(prober=prober, address="192.0.2.99").connect().play(b"220 host\r\n", "EHLO mx.example.org")
+    assert prober.status()["problem"] is None
+
+
 @pytest.mark.parametrize(
     ("code", "text", "verdict"),
     [
