@@ -106,7 +106,9 @@ class EpollTests(TestCase):
         """
         (client,) = yield self.connect(1)
         client.sendall(b"hello")
-        yield self.until(lambda: self.accepted[0].received == b"hello")
+        yield self.until(lambda: len(self.order) == 2)
+        self.assertEqual(b"hello", self.accepted[0].received)
+        self.assertEqual([self.accepted[0], "end"], self.order)
 
     @inlineCallbacks
     def test_written(self):

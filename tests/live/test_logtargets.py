@@ -417,6 +417,7 @@ class TestFile:
             server.waitForLog(f"{path}: No such file or directory; lines wait")
             path.parent.mkdir()
             until(lambda: path.exists() and "instance=without " in path.read_text())
+            assert instancesOf(path.read_text().splitlines())[-1:] == ["without"]
         finally:
             server.close()
 
