@@ -27,6 +27,8 @@ _SWEEP = 0.05
 # Seconds for which parked work goes on before the reactor looks at its sockets: many slow requests that go on at
 # the same moment must not delay quick ones.
 _SLICE = 0.0003
+# Seconds after which new requests are looked for between two pieces of other work.
+_BREATH = 0.0001
 _thread = threading.local()
 
 
@@ -127,6 +129,7 @@ class Bridge:
     """
     @param reactor: gives the clock and callLater.
     @ivar watch: the L{Watchdog}.
+    @ivar newcomers: starts the requests that have come meanwhile.
     @ivar working: how many pieces of work are under way, parked ones included.
     """
 
@@ -139,8 +142,10 @@ class Bridge:
         self.working = 0
         self._hub = None
         self._pool = []
+        self.newcomers = lambda: None
         self._inRound = False
         self._atEnd = []
+        self._breath = self._patience = 0.0
         self._parked = set()
         self._sweeping = None
         self._ready = deque()
@@ -215,8 +220,12 @@ class Bridge:
         outer = self.begin()
         while ready:
             ready.popleft()()
-            if self.seconds() > ends:
+            now = self.seconds()
+            if now > ends:
                 break
+            if now > self._breath:
+                self.newcomers()
+            self._patience = now + _SLICE
         self._isScheduled = bool(ready)
         if ready:
             self.reactor.callLater(0, self._drain)
@@ -229,21 +238,44 @@ class Bridge:
         @return: what L{end} wants to have.
         """
         outer, self._inRound = self._inRound, True
+        self._patience = self.seconds() + _SLICE
         return outer
 
     def end(self, outer):
         """
-        End a round. One within another one ends with that.
+        End a round.
         """
         self._inRound = outer
-        if outer:
-            return
         functions, self._atEnd = self._atEnd, []
         for function in functions:
             try:
                 function()
             except Exception:  # noqa: BLE001 - nobody above but the reactor
                 self.log.failure("at the end of a round")
+
+    def breathe(self):
+        """
+        Called between two pieces of work by who has many of them: requests that have come meanwhile begin. Those
+        with an answer in the cache are answered, whatever else there is to do.
+        """
+        if self.seconds() > self._breath:
+            self.newcomers()
+
+    def giveWay(self):
+        """
+        Called where much work begins: when others have waited for a while already, those with little to do go
+        first.
+        """
+        worker = getcurrent()
+        if self._inRound and type(worker) is _Worker and self.seconds() > self._patience:
+            self._goOn(functools.partial(self._enter, worker, None))
+            self._hub.switch()
+
+    def looked(self):
+        """
+        Told when newcomers were looked for.
+        """
+        self._breath = self.seconds() + _BREATH
 
     def atEnd(self, function):
         """

@@ -29,6 +29,8 @@ class Epoll:
         self._reactor = bridge.reactor
         self._epoll = None
         self._transports = {}
+        self._isReading = False
+        bridge.newcomers = self.doRead
 
     def adopt(self, transport):
         """
@@ -82,6 +84,9 @@ class Epoll:
         Read each of those that have something to say.
         """
         transports = self._transports
+        if self._isReading or not transports:
+            return
+        self._isReading = True
         outer = self._bridge.begin()
         for number, _ in self._epoll.poll(0, len(transports)):
             transport = transports.get(number)
@@ -96,7 +101,9 @@ class Epoll:
                 self.removeReader(transport)
                 self.removeWriter(transport)
                 transport.connectionLost(Failure(ended))
+        self._isReading = False
         self._bridge.end(outer)
+        self._bridge.looked()
 
     def connectionLost(self, reason):
         """

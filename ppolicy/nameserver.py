@@ -60,6 +60,7 @@ _NUMBERS = 256
 class NameServer:
     """
     @param host: its address, C{port} its port.
+    @param breathe: called between two replies.
     @ivar down: True while it does not even answer a probe; it is not asked meanwhile.
     @ivar isLocal: is it on this host?
     @ivar underWay: how many questions have no answer yet.
@@ -67,8 +68,9 @@ class NameServer:
 
     log = Logger()
 
-    def __init__(self, reactor, host, port=53):
+    def __init__(self, reactor, host, port=53, breathe=lambda: None):
         self.reactor = reactor
+        self.breathe = breathe
         self.host, self.port = str(ipaddress.ip_address(host)), port
         self.family, _, _, _, self.peer = getaddrinfo(self.host, port, type=SOCK_DGRAM, flags=AI_NUMERICHOST)[0]
         self.isLocal = ipaddress.ip_address(host).is_loopback
@@ -127,6 +129,7 @@ class NameServer:
         self._since, self._burst = self.reactor.seconds(), BURST
         for _ in range(min(BURST, len(self._queue))):
             self._send(self._queue.popleft())
+            self.breathe()
         if self._queue and self._pumping is None:
             self._pumping = self.reactor.callLater(_PACE, self._pump)
 
@@ -324,6 +327,7 @@ class _Socket:
                 self._fail(list(self.pending), DNSError(f"{self._server}: {error.strerror.lower()}"))
                 return
             self._received(octets)
+            self._server.breathe()
             if self not in self._server.sockets:
                 return
 

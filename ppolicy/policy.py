@@ -342,6 +342,7 @@ class Factory:
                 return result
         inFlight[key] = result = None  # a gate when somebody waits
         try:
+            self.bridge.giveWay()
             result = self._run(slot, data, args, keywords)
         except DeadlineExceeded:
             raise

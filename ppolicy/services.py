@@ -34,7 +34,9 @@ class Services:
         self.smtp = Prober(bridge)
 
     def _connected(self):
-        return [NameServer(self._bridge.reactor, host, port) for host, port in self._nameServers]
+        return [
+            NameServer(self._bridge.reactor, host, port, self._bridge.breathe) for host, port in self._nameServers
+        ]
 
     def start(self):
         """

@@ -46,6 +46,74 @@ class BridgeTests(SynchronousTestCase):
         self.assertEqual([1], self.seen)
         self.assertEqual(0, self.bridge.working)
 
+    def test_giveWay(self):
+        """
+        In a round that takes long, work that will take long lets the others of the round go first.
+        """
+        for seconds, order in ((0.0, ["much", "other"]), (0.01, ["other", "much"])):
+            self.seen.clear()
+            outer = self.bridge.begin()
+            self.clock.advance(seconds)
+            self.start(lambda: self.bridge.giveWay() or "much")
+            self.start(lambda: "other")
+            self.bridge.end(outer)
+            self.clock.advance(0)
+            self.assertEqual(order, self.seen)
+            self.assertEqual(0, self.bridge.working)
+
+    def test_giveWayToNobody(self):
+        """
+        Outside of a round there is nobody to let go first.
+        """
+        self.clock.advance(5)
+        self.assertTrue(self.start(lambda: self.bridge.giveWay() or "much"))
+        self.bridge.giveWay()
+        self.assertEqual(["much"], self.seen)
+
+    def test_newcomers(self):
+        """
+        Between pieces of work that had to wait, requests begin that have come meanwhile.
+        """
+
+        def newcomers():
+            self.seen.append("newcomers")
+            self.bridge.looked()
+
+        def work(number):
+            wait(fired[number])
+            self.clock.advance(0.00015)
+            return number
+
+        self.bridge.newcomers = newcomers
+        fired = [Deferred() for _ in range(2)]
+        for number in range(2):
+            self.start(lambda number=number: work(number))
+        for one in fired:
+            one.callback(None)
+        self.clock.advance(0)
+        self.assertEqual([0, "newcomers", 1, "newcomers"], self.seen)
+        self.bridge.breathe()  # nobody can have come since
+        self.assertEqual(4, len(self.seen))
+        self.clock.advance(1)
+        self.bridge.breathe()
+        self.assertEqual(5, len(self.seen))
+
+    def test_atEnd(self):
+        """
+        What is left for the end of a round is done once, whatever goes wrong with other parts of it.
+        """
+        outer = self.bridge.begin()
+        self.bridge.atEnd(lambda: self.seen.append("one"))
+        self.bridge.atEnd(lambda: 1 / 0)
+        self.bridge.atEnd(lambda: self.seen.append("two"))
+        self.assertEqual([], self.seen)
+        self.bridge.end(outer)
+        self.assertEqual(["one", "two"], self.seen)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.bridge.atEnd(lambda: self.seen.append("three"))
+        self.clock.advance(0)
+        self.assertEqual(["one", "two", "three"], self.seen)
+
     def test_firedAlready(self):
         """
         A Deferred that has fired costs no wait.

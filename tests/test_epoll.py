@@ -189,6 +189,21 @@ class EpollTests(TestCase):
         self.assertEqual([b"", b"hello"], sorted(one.received for one in self.accepted))
 
     @inlineCallbacks
+    def test_newcomers(self):
+        """
+        Who works on other things may have connections read between; while they are read, that changes nothing.
+        """
+        first, second = yield self.connect(2)
+        self.react = lambda protocol: self.bridge.newcomers()
+        for client in (first, second):
+            client.sendall(b"hello")
+        self.bridge.newcomers()
+        self.assertEqual([b"hello"] * 2, [one.received for one in self.accepted])
+        self.assertEqual({*self.accepted}, {*self.order[:2]})
+        self.bridge.newcomers()
+        self.assertEqual(4, len(self.order))
+
+    @inlineCallbacks
     def test_paused(self):
         """
         A connection that is paused is not read until it goes on.

@@ -14,11 +14,12 @@ from ppolicy import garbage
 @pytest.fixture(autouse=True)
 def leash(monkeypatch):
     """The collector as the server has it, and afterwards as it was."""
-    monkeypatch.setattr(garbage, "_full", count(1))
     monkeypatch.setattr(garbage, "_replaced", count(1))
+    before = gc.get_threshold()
     garbage.begin()
     yield
     garbage.end()
+    assert gc.get_threshold() == before
 
 
 class Thing:
@@ -33,35 +34,33 @@ def circle():
 
 
 def test_survivorsRest():
-    """What has survived a full collection is not looked at by the next one."""
+    """What was looked at once is not looked at again, until everything is."""
     thing, look = circle()
-    gc.collect()
-    before = gc.get_freeze_count()
-    assert before
+    gc.collect(0)
+    assert gc.get_freeze_count()
     assert not any(one is thing for one in gc.get_objects())
     del thing
-    gc.collect()
+    gc.collect(0)
     assert look() is not None
+    gc.collect()
+    assert look() is None
 
 
 def test_youngGarbage():
     """What became garbage since is collected."""
     _, look = circle()
     del _
-    gc.collect()
+    gc.collect(0)
     assert look() is None
 
 
-def test_everyThousandth(monkeypatch):
-    """Now and then everything is looked at."""
-    monkeypatch.setattr(garbage, "_AGAIN", 3)
-    thing, look = circle()
-    gc.collect()
-    del thing
-    gc.collect()
-    assert look() is not None
-    gc.collect()
-    assert look() is None
+def test_bySelf():
+    """Garbage that grows is collected without being asked for."""
+    looks = [circle()[1]]
+    most = 2 * garbage._THRESHOLDS[0]
+    while looks[0]() is not None and len(looks) < most:
+        looks.append(circle()[1])
+    assert 1000 < len(looks) < most
 
 
 def test_end():
@@ -74,12 +73,10 @@ def test_end():
 def test_replaced():
     """After many reloads everything is looked at once."""
     thing, look = circle()
-    gc.collect()
+    gc.collect(0)
     del thing
     for _ in range(garbage._REPLACED - 1):
         garbage.replaced()
-    gc.collect()
     assert look() is not None
     garbage.replaced()
-    gc.collect()
     assert look() is None

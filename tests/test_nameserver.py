@@ -5,7 +5,7 @@ Tests for one name server, over real sockets on loopback.
 import socket
 
 from twisted.internet import reactor
-from twisted.internet.defer import DeferredList, inlineCallbacks
+from twisted.internet.defer import DeferredList, gatherResults, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
@@ -81,6 +81,23 @@ class UDPTests(Asking):
         """
         yield self.assertFound()
         self.assertEqual([(NAME, "A")], self.answering.asked)
+
+    @inlineCallbacks
+    def test_breathes(self):
+        """
+        Between replies others get their turn, who may ask at once.
+        """
+        more = []
+
+        def breathe():
+            if len(more) < 3:
+                more.append(self.ask())
+
+        self.server.breathe = breathe
+        yield gatherResults([self.ask() for _ in range(5)])
+        yield gatherResults(more)
+        self.assertEqual(3, len(more))
+        self.assertEqual(0, self.server.underWay)
 
     @inlineCallbacks
     def test_codes(self):
