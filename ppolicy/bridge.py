@@ -225,6 +225,7 @@ class Bridge:
                 break
             if now > self._breath:
                 self.newcomers()
+                now = self.seconds()
             self._patience = now + _SLICE
         self._isScheduled = bool(ready)
         if ready:
