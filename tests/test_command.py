@@ -175,3 +175,17 @@ def test_help(run, words):
     code, out, _ = run(*words, "--help")
     assert code == 0
     assert out.startswith("Usage: ppolicy")
+
+
+def test_loadsLittle(run):
+    """What a command needs to ask a running server is there at once: nothing large is imported for it."""
+    program = f"""
+import sys
+from ppolicy.__main__ import main
+try:
+    main(["status", "-c", {str(run.folder / "ppolicy.conf")!r}])
+except SystemExit as end:
+    print(end.code, sorted({{"twisted", "sqlalchemy", "dns", "greenlet"}} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "3 []\n", done.stderr
