@@ -37,7 +37,7 @@ _ELEMENTS = 100
 _DEPTH = 3
 _LARGEST = 2**64
 _NUMBERS = frozenset((type(None), bool, int, float))
-_SIMPLE = _NUMBERS | {str, tuple, list}
+_SIMPLE = _NUMBERS | {str, tuple, list, dict}
 # Decisions that are settled together, and the seconds after which fewer are.
 PORTION = 32
 AFTER = 0.1
@@ -185,8 +185,15 @@ def _said(decision):
     when, fields, steps, reply, seconds = decision
     if _SIMPLE.issuperset([type(step[4]) for step in steps]):
         return decision
-    said = [step if type(step[4]) in _SIMPLE else (*step[:4], _information(step[4])) for step in steps]
+    said = [step if type(step[4]) in _SIMPLE else (*step[:4], _told(step[4])) for step in steps]
     return when, fields, said, reply, seconds
+
+
+def _told(info):
+    kind = type(info)
+    if issubclass(kind, tuple) and kind.__repr__ is tuple.__repr__:
+        return tuple.__getitem__(info, slice(None))  # a plain tuple, whatever its class makes of it
+    return shortened(info)
 
 
 def _bounded(decision):

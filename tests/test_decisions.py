@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from ppolicy.decisions import AFTER, NAMES, PORTION, Decisions, described, plain
 from ppolicy.history import LONGEST
 from ppolicy.requestlog import FORMS, RequestLog
+from ppolicy.spfanswer import Verdict
 from ppolicy.trace import Follower
 
 from .serving import POSTFIX, Serving, asked
@@ -104,6 +105,15 @@ class Level(enum.IntEnum):
     HIGH = 3
 
 
+class EvilTuple(tuple):
+    """A tuple that cannot be walked through."""
+
+    def __iter__(self):
+        raise SystemExit
+
+    __len__ = __getitem__ = __iter__
+
+
 class Liar:
     """An object that says it is a number."""
 
@@ -139,6 +149,8 @@ CIRCLE.append(CIRCLE)
         (Level.HIGH, "3"),
         (lambda: EvilText("strange"), "strange"),
         (bytearray(b"abc"), "b'abc'"),
+        (Verdict("pass", 250, "good", helo=None), ["pass", 250, "good"]),
+        (lambda: EvilTuple(("a", 1)), ["a", 1]),
         ("\udcff\0", "\udcff\0"),
     ],
     ids=lambda one: type(one).__name__,
