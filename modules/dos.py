@@ -30,17 +30,19 @@ class LimitInfo(list):
     limit = seconds = remaining = soft = reason = None
     retryAfter = 0.0
 
-    @classmethod
-    def failed(cls, reason):
+    @staticmethod
+    def failed(reason):
         """
         One that says why there is nothing.
         """
-        info = cls()
+        info = _NothingCounted()
         info.reason = reason
         return info
 
+
+class _NothingCounted(LimitInfo):
     def __repr__(self):
-        return self.reason or super().__repr__()
+        return self.reason
 
 
 class DOS(LimitCheck):

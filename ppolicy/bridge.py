@@ -112,10 +112,7 @@ class Gate:
             _park(worker, pending, None)
         finally:
             pending.worker = None
-        (result,) = pending.results
-        if isinstance(result, Failure):
-            result.raiseException()
-        return result
+        return _outcome(pending.results)
 
     def open(self, result, bridge):
         """
@@ -380,10 +377,21 @@ def wait(deferred, timeout=None):
     @raises DeadlineExceeded: when the time for the whole request is up.
     @raises WaitError: where nothing may wait, such as in C{start()} and in callbacks.
     """
-    result = _wait([deferred], timeout)[0]
-    if isinstance(result, Failure):
-        result.raiseException()
-    return result
+    return _outcome(_wait([deferred], timeout))
+
+
+def _outcome(results):
+    """
+    Take the only result there is, or raise its exception. No frame may keep the Failure then: that has the
+    exception, whose traceback has the frame, and only the garbage collector would free them.
+    """
+    result = results.pop()
+    if not isinstance(result, Failure):
+        return result
+    try:
+        raise result.value.with_traceback(result.getTracebackObject())
+    finally:
+        del result
 
 
 def currentRequest():
@@ -582,9 +590,7 @@ def _callFromThread(function):
 
     bridge.reactor.callFromThread(begin)
     try:
-        result = answer.get(timeout=max(0.0, deadline - bridge.reactor.seconds()) + 1)
+        results = [answer.get(timeout=max(0.0, deadline - bridge.reactor.seconds()) + 1)]
     except queue.Empty:
         raise DeadlineExceeded("the time for this request is up") from None
-    if isinstance(result, Failure):
-        result.raiseException()
-    return result
+    return _outcome(results)

@@ -191,8 +191,9 @@ def _said(decision):
 
 def _told(info):
     kind = type(info)
-    if issubclass(kind, tuple) and kind.__repr__ is tuple.__repr__:
-        return tuple.__getitem__(info, slice(None))  # a plain tuple, whatever its class makes of it
+    for plainKind in (tuple, list):
+        if issubclass(kind, plainKind) and kind.__repr__ is plainKind.__repr__:
+            return plainKind.__getitem__(info, slice(None))  # a plain one, whatever its class makes of it
     return shortened(info)
 
 

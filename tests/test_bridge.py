@@ -2,6 +2,8 @@
 Tests for the bridge: waiting in greenlets.
 """
 
+import gc
+import weakref
 from contextvars import ContextVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -45,6 +47,30 @@ class BridgeTests(SynchronousTestCase):
         self.assertTrue(self.start(lambda: 1))
         self.assertEqual([1], self.seen)
         self.assertEqual(0, self.bridge.working)
+
+    def test_failureIsFreed(self):
+        """
+        What a failed wait has raised is freed with the request, without the garbage collector.
+        """
+
+        class Refused(Exception):
+            """One that can be looked at weakly."""
+
+        def failing():
+            try:
+                wait(fired)
+            except Refused as error:
+                return weakref.ref(error)
+
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for late in (True, False):
+            fired = Deferred() if late else fail(Refused())
+            self.start(failing)
+            if late:
+                fired.errback(Refused())
+                self.clock.advance(0)
+            self.assertIsNone(self.seen.pop()(), late)
 
     def test_giveWay(self):
         """
