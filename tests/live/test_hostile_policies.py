@@ -23,7 +23,7 @@ from .wire import Wire, request
 
 CONFIGURATION = Path(hostile_policy.__file__)
 # Seconds: the request's deadline, when what holds the reactor is interrupted, and what either may take longer.
-TIMEOUT, INTERRUPT, GRACE = 3, 2, 0.5
+TIMEOUT, INTERRUPT, GRACE = 3, 2, 1.0
 # Seconds after which the server is taken for dead.
 HUNG = 12
 FATAL = "450 4.3.0 Fatal for a test"
