@@ -180,7 +180,7 @@ def plain(value, depth=_DEPTH):
 
 def _said(decision):
     """
-    The same with a text for each information that is no simple value.
+    The same with a simple value, often a text, for each information that is none.
     """
     when, fields, steps, reply, seconds = decision
     if _SIMPLE.issuperset([type(step[4]) for step in steps]):

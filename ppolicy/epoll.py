@@ -98,12 +98,18 @@ class Epoll:
                 self.log.failure("reading a connection failed")
                 ended = error
             if ended is not None:
-                self.removeReader(transport)
-                self.removeWriter(transport)
-                transport.connectionLost(Failure(ended))
+                self._lose(transport, ended)
         self._isReading = False
         self._bridge.end(outer)
         self._bridge.looked()
+
+    def _lose(self, transport, reason):
+        try:
+            self.removeReader(transport)
+            self.removeWriter(transport)
+            transport.connectionLost(Failure(reason))
+        except BaseException:  # noqa: BLE001 - the others are still to be read
+            self.log.failure("closing a connection failed")
 
     def connectionLost(self, reason):
         """

@@ -40,6 +40,7 @@ class Recorder(Protocol):
     def connectionLost(self, reason):
         self.reason = reason
         self.lost.callback(None)
+        self.case.leave(self)
 
 
 class EpollTests(TestCase):
@@ -53,7 +54,7 @@ class EpollTests(TestCase):
         self.bridge = Bridge(reactor)
         self.epoll = Epoll(self.bridge)
         self.accepted, self.order = [], []
-        self.react = lambda protocol: None
+        self.react = self.leave = lambda protocol: None
         factory = Factory()
         factory.noisy = False
         factory.buildProtocol = lambda address: Recorder(self)
@@ -169,6 +170,25 @@ class EpollTests(TestCase):
         self.assertEqual(1, len(self.flushLoggedErrors(SystemExit)))
         self.assertIsNone(self.accepted[1].reason)
         self.assertEqual(b"hello", self.accepted[1].received)
+
+    @inlineCallbacks
+    def test_failingAtTheEnd(self):
+        """
+        Nor does one that raises something when it is told of its end keep others from being read, then or later.
+        """
+
+        def leave(protocol):
+            raise SystemExit("not to be obeyed")
+
+        first, second = yield self.connect(2)
+        self.leave = leave
+        first.close()
+        yield self.until(lambda: self.accepted[0].reason)
+        self.leave = lambda protocol: None
+        self.assertEqual(1, len(self.flushLoggedErrors(SystemExit)))
+        second.sendall(b"still here")
+        yield self.until(lambda: self.accepted[1].received)
+        self.assertEqual(b"still here", self.accepted[1].received)
 
     @inlineCallbacks
     def test_closedByAnother(self):
