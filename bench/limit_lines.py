@@ -45,13 +45,13 @@ def limits(bench):
     with ExitStack() as stack:
         floor = Floor(bench.folder)
         theirs = [TwoLimits(bench.folder)] if RATE_LIMIT.exists() else []
-        file = PPolicy("DOS, two windows", bench.folder, _policy())
-        behind = PPolicy("DOS, write-behind", bench.folder, _policy(writeBehind=True))
-        memory = PPolicy("DOS, in memory", bench.folder, _policy(memory=True))
-        ours = (file, behind, memory)
+        file = PPolicy("DOS, two windows, write-behind", bench.folder, _policy())
+        first = PPolicy("DOS, two windows, on disk first", bench.folder, _policy(writeBehind=False))
+        memory = PPolicy("DOS, two windows, in memory", bench.folder, _policy(memory=True))
+        ours = (file, first, memory)
         servers = (floor, *theirs, *ours)
         bench.start(stack, *servers)
-        base, *rest = bench.measureInTurn(servers, dict.fromkeys(servers, "dunno"), fresh=(*theirs, file, behind))
+        base, *rest = bench.measureInTurn(servers, dict.fromkeys(servers, "dunno"), fresh=(*theirs, file, first))
         bench.ask(floor)
     peer = rest.pop(0) if theirs else None
     rows = [Row("floor, zipf over 10,000", base)]
@@ -63,7 +63,7 @@ def limits(bench):
         gates = []
         if peer and server is file:
             gates.append(Gate("x policyd-rate-limit", ratios(samples, peer, "rate"), atLeast=15))
-        if server is not behind:
+        if server is not first:
             atLeast = 0.12 if server is file else 0.30
             gates.append(Gate("x floor", ratios(samples, base, "rate"), atLeast=atLeast))
         rows.append(Row(server.name, samples, base, gates=gates))

@@ -69,7 +69,8 @@ class DOS(LimitCheck):
     Mail that is refused afterwards need not count: factory.check('dos', data, 'giveBack') takes back what this
     recipient was charged; at DATA and END-OF-MESSAGE what the whole mail was charged.
 
-    All counts are in the database, survive restarts and are shared by the hosts that share it.
+    All counts are in the database, survive restarts and are shared by the hosts that share it. In an embedded
+    database a crash may forget the last second of them, unless `writeBehind` is False.
 
     Check arguments:
         data ... the request
@@ -131,11 +132,11 @@ class DOS(LimitCheck):
             key if self.caseSensitive else _lower(key): self._made("limitsFor", lambda one=one: self._limits(one))
             for key, one in self.limitsFor.items()
         }
-        # In memory nothing waits, and what was answered is known here already.
-        self.once = not self.memory
+        # Where nothing waits, what was answered is known here already.
+        self.once = not self._counts.isAtOnce
         self._isSimple = self.weight == "requests" and self.perRecipient
         isGeneral = self._byDefault.isUsual and not self._byKey and not callable(self.limits)
-        self._isQuick = self.memory and self._isSimple and isGeneral and self._only is not None
+        self._isQuick = self._counts.isOwn and self._isSimple and isGeneral and self._only is not None
 
     def _made(self, name, make):
         try:
@@ -177,14 +178,14 @@ class DOS(LimitCheck):
             limits = self.limits(data)
         mails, instance = self._counts.mails, data.get("instance")
         mail = mails.get(instance) if instance else None
-        if mail is None and self._isQuick and limits is None:
-            answer = self._quickly(data, instance)
-            if answer is not None:
-                return answer
         if mail is not None and not self.once and (repeated := answered(mail, data)) is not None:
             answer, charges = repeated
             return answer if answer.__class__ is tuple else (-1, _room(charges[0][0], charges[0][4], answer))
         try:
+            if mail is None and self._isQuick and limits is None:
+                answer = self._quickly(data, instance)
+                if answer is not None:
+                    return answer
             default = self._byDefault if limits is None else self._limits(limits)
             answer, charges = self._charge(data, mail, default, self._byKey if limits is None else {})
         except TROUBLE as error:
@@ -195,7 +196,7 @@ class DOS(LimitCheck):
 
     def _quickly(self, data, instance):
         """
-        What nearly every request gets when counts are in memory alone, without all that might be.
+        What nearly every request gets where no other host counts, without all that might be.
 
         @return: the answer, or None where it takes more; then nothing was counted.
         """
@@ -204,7 +205,7 @@ class DOS(LimitCheck):
             return None
         if not self.caseSensitive:
             key = key.lower()
-        found = self._counts.chargeOne(key, self._byDefault)
+        found = self._counts.change(key, self._byDefault)
         if found is None:
             return None
         total, left, now = found

@@ -6,16 +6,14 @@ milliseconds, and returns (the row as it shall be, was it changed, an answer). F
 changes the row. C{step.lives} is for how many seconds the row is of use.
 """
 
-import json
 from collections import OrderedDict
 from contextlib import suppress
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import bindparam, literal_column, select
 from sqlalchemy.dialects.mysql import insert
 
 from ppolicy.groupcommit import GroupCommit
-from ppolicy.rows import digestOf, pattern
+from ppolicy.rows import decoded, digestOf, encoded, pattern, taken
 from ppolicy.shared import NOW, SharedTable
 from ppolicy.statement import Compiled, ManyRows
 
@@ -25,8 +23,6 @@ MEMORY = 250_000
 MAILS = 25_000
 REQUESTS = 999
 
-_memories: WeakKeyDictionary = WeakKeyDictionary()
-_encoded = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def countsOf(state, table, name, inMemory, behind):
@@ -39,40 +35,12 @@ def countsOf(state, table, name, inMemory, behind):
     @param behind: True to answer before a row is on disk.
     """
     if inMemory:
-        memories = _memories.setdefault(state, {})
-        if name not in memories:
-            memories[name] = MemoryCounts(state)
-        return memories[name]
+        return state.kept.setdefault(name, MemoryCounts(state))
     found = state.table(table, ("limiter", "subject"), "value")
-    return (
-        SharedCounts(state, found, name)
-        if isinstance(found, SharedTable)
-        else FileCounts(state, found, name, behind)
-    )
-
-
-def decoded(text):
-    """
-    A row as it was stored; None for what is none, which somebody has edited.
-    """
-    try:
-        row = json.loads(text)
-    except ValueError:
-        return None
-    return row if isinstance(row, list) and row else None
-
-
-def taken(step, text, now):
-    """
-    Take a step on a row as it was stored; one that somebody has made unreadable is none.
-    """
-    row = None if text is None else decoded(text)
-    try:
-        return step(row, now)
-    except (TypeError, ValueError, LookupError, AttributeError):
-        if row is None:
-            raise
-        return step(None, now)
+    mails = state.kept.setdefault((table, name), Mails())
+    if isinstance(found, SharedTable):
+        return SharedCounts(state, found, name, mails)
+    return FileCounts(state, found, name, mails, behind)
 
 
 def subjectOf(key):
@@ -185,7 +153,11 @@ def _request(data):
 class MemoryCounts:
     """
     Rows in memory: the ones not used for longest leave it first.
+
+    @ivar isOwn, isAtOnce: does this process alone change them, and without waiting, as a rule?
     """
+
+    isOwn = isAtOnce = True
 
     def __init__(self, state):
         self.mails = Mails()
@@ -204,22 +176,6 @@ class MemoryCounts:
             if len(rows) > MEMORY:
                 rows.popitem(last=False)
         return answer
-
-    def chargeOne(self, key, limits):
-        """
-        Count 1 for a key where it is known and has room, which is quicker than a step.
-
-        @return: (sum, remaining, now), or None: nothing was counted.
-        """
-        row = self._rows.get(key)
-        if row is None or row[0] is not limits.forms:
-            return None
-        now = int(self._state.clock() * 1000)
-        left = limits.room(row, 1, now)
-        if left is None:
-            return None
-        self._rows.move_to_end(key)
-        return row[2][0], left, now
 
     def now(self):
         """
@@ -253,10 +209,14 @@ class MemoryCounts:
 class TableCounts:
     """
     Rows in a table of the database, which also has those of other checks.
+
+    @param mails: the L{Mails} of these limits.
     """
 
-    def __init__(self, state, table, name):
-        self.mails = Mails()
+    isOwn = isAtOnce = False
+
+    def __init__(self, state, table, name, mails):
+        self.mails = mails
         self._state = state
         self._table = table
         self._name = name
@@ -286,19 +246,15 @@ class FileCounts(TableCounts):
     waits only after that.
     """
 
-    def __init__(self, state, table, name, behind):
-        super().__init__(state, table, name)
-        self._behind = behind
+    isOwn = True
+
+    def __init__(self, state, table, name, mails, behind):
+        super().__init__(state, table, name, mails)
+        self.isAtOnce = self._behind = behind
 
     def change(self, key, step):
-        stored = self._stored(key)
-        found = self._table.get(stored)
-        # From here to where put() has taken the row nothing waits.
-        row, changed, answer = taken(step, found and found["value"], self.now())
-        if changed:
-            columns = None if len(stored) == 2 else (self._name, subjectOf(key))
-            self._table.put(stored, {"value": _encoded(row)}, step.lives, columns, self._behind)
-        return answer
+        columns = None if key.__class__ is str else (self._name, subjectOf(key))
+        return self._table.change(self._stored(key), step, columns, self._behind)
 
 
 class SharedCounts(TableCounts):
@@ -307,8 +263,8 @@ class SharedCounts(TableCounts):
     server's clock, and writes them.
     """
 
-    def __init__(self, state, table, name):
-        super().__init__(state, table, name)
+    def __init__(self, state, table, name, mails):
+        super().__init__(state, table, name, mails)
         self._database, schema = state.database, table.schema
         self._schema = schema
         given = {column.name: bindparam(column.name) for column in schema.columns}
@@ -352,9 +308,9 @@ class SharedCounts(TableCounts):
         answers, written = [], {}
         for digest, _, step in entries:
             text, now = rows[digest]
-            row, changed, answer = taken(step, text, now)
+            row, changed, answer = taken(step, decoded(text), now)
             if changed:
-                rows[digest] = _encoded(row), now
+                rows[digest] = encoded(row), now
                 written[digest] = step.lives
             answers.append(answer)
         if written:

@@ -122,10 +122,11 @@ class Decisions:
 
     def _handOn(self, decisions):
         shown = decisions if self.privacy is None else list(map(self.privacy.conceal, decisions))
+        for _, _, steps, _, _ in shown:
+            for place, step in enumerate(steps):
+                if type(step[4]) not in _SIMPLE:  # a class of its check's own, mostly
+                    steps[place] = *step[:4], _told(step[4])
         packed = packedBriefly(shown)
-        if packed is None:  # mostly it is an information of a class of its check's own
-            shown = list(map(_said, shown))
-            packed = packedBriefly(shown)
         if packed is None:
             shown = list(map(_bounded, shown))
         self.statistics.count(shown, self._reactor.seconds())
@@ -178,18 +179,10 @@ def plain(value, depth=_DEPTH):
     return shortened(value)
 
 
-def _said(decision):
-    """
-    The same with a simple value, often a text, for each information that is none.
-    """
-    when, fields, steps, reply, seconds = decision
-    if _SIMPLE.issuperset([type(step[4]) for step in steps]):
-        return decision
-    said = [step if type(step[4]) in _SIMPLE else (*step[:4], _told(step[4])) for step in steps]
-    return when, fields, said, reply, seconds
-
-
 def _told(info):
+    """
+    A simple value, often a text, for an information that is none.
+    """
     kind = type(info)
     for plainKind in (tuple, list):
         if issubclass(kind, plainKind) and kind.__repr__ is plainKind.__repr__:

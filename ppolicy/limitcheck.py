@@ -56,7 +56,9 @@ class LimitCheck(Check):
         False, "count in memory alone: the quickest, forgotten with a restart, not shared with other hosts"
     )
     writeBehind: bool = parameter(
-        False, "answer before it is on disk: a crash may forget the last second; other hosts wait in any case"
+        True,
+        "answer before it is on disk: a crash may forget the last second, a clean stop nothing; in a database that"
+        " several hosts share, each request waits in any case",
     )
     notify: Callable | None = parameter(
         None, "a function (name, key, info, data), called in a thread once per key and period when it is over"

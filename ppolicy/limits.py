@@ -157,7 +157,7 @@ class Limits:
 
     @param hard, soft: L{Window}s and L{Bucket}s; those of C{soft} are only reported.
     @ivar forms: of all of them, as they stand in a row.
-    @ivar isUsual: may L{room} be asked?
+    @ivar isUsual: may L{room} be asked, and these limits be called?
     """
 
     def __init__(self, hard, soft=()):
@@ -218,6 +218,17 @@ class Limits:
             left = min(left, limit.count - limit.used(state, now))
         return None, soft, self._all[0].used(states[0], now), max(0, left), after, True
 
+    def __call__(self, row, now):
+        """
+        One step on a row: count 1, as nearly every request does.
+
+        @return: (the row, was it changed, (sum, remaining, now) or None: it takes a L{Charge}).
+        """
+        if row is None or row[0] is not self.forms:
+            row = self.row(row)
+        left = self.room(row, 1, now)
+        return (row, False, None) if left is None else (row, True, (row[2][0], left, now))
+
     def room(self, row, n, now):
         """
         Charge windows all of which have room, and of which nothing expires: what nearly every request finds.
@@ -230,7 +241,7 @@ class Limits:
             place += 1
             state = row[place]
             total = state[0] + n
-            if total > most or state[2] > now or state[-2] <= now - period:
+            if total > most or state[2] > now or (state[-2] <= now - period and state[0]):
                 return None
             if count - total < left:
                 left = count - total
@@ -242,6 +253,8 @@ class Limits:
             if now - state[1] < width:
                 state[2] = now
                 state[3] += n
+            elif state[0] == n:
+                state[1:] = now, now, n
             else:
                 state[1] = now
                 state[2:2] = now, n

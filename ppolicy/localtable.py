@@ -4,6 +4,7 @@ A table of state in memory, before the embedded database.
 
 import math
 from collections import OrderedDict
+from functools import lru_cache
 from itertools import chain
 
 from sqlalchemy import bindparam, delete, func, literal_column, select
@@ -16,7 +17,19 @@ from ppolicy.groupcommit import GroupCommit
 from ppolicy.keyfilter import KeyFilter
 from ppolicy.lane import ALONE, RETRY
 from ppolicy.purge import AT_ONCE, Purge
-from ppolicy.rows import bucket, counted, digestOf, labelled, pattern, scanning, slack, storable
+from ppolicy.rows import (
+    bucket,
+    counted,
+    decoded,
+    digestOf,
+    encoded,
+    labelled,
+    pattern,
+    scanning,
+    slack,
+    storable,
+    taken,
+)
 from ppolicy.schema import SLOTS, STATE
 from ppolicy.statement import Compiled, ManyRows
 
@@ -25,12 +38,14 @@ FRONT = 250_000
 EVICTED = 200
 # Rows loaded, or written, in one go.
 _PORTION = 2000
+# Keys whose digest is remembered.
+_HOT = 10_000
 
 
 class LocalTable:
     """
     One table in memory, before the file. Its front is bounded; while it holds the whole table, or a filter tells
-    that a key is not in the file, that key is new and nothing is read. Rows go to the file in batches, either
+    that a key which is not there is not in the file either, that key is new and nothing is read. Rows go to the file in batches, either
     before the answer or, with write-behind, up to a second later.
 
     A row is a tuple of what its kind keeps (L{ppolicy.schema.STATE}), and when it expires. Times are seconds
@@ -40,8 +55,8 @@ class LocalTable:
     @ivar _dirty: {digest: (digest, *row, *columns)} of rows to be written with the next flush.
     @ivar _flushes, _deletions: digests of the rows of write-behind that are being written, and being deleted.
     @ivar _complete: is everything that the database has in the front as well?
-    @ivar _filter: a L{KeyFilter} with all keys of the table, once it is filled; C{_since} are the keys that came
-        since its filling began.
+    @ivar _filter: a L{KeyFilter} with all keys of the file that are not in the front, and others, once it is
+        filled; C{_since} are the keys that have left the front since its filling began.
     """
 
     def __init__(self, store, schema, columns):
@@ -55,6 +70,7 @@ class LocalTable:
         self._database = store.database
         self._writes = self._database is not None and not self._database.readOnly
         self._rows = OrderedDict()
+        self._digestOf = lru_cache(_HOT)(digestOf)  # for what counts the same keys again and again
         self._shown = {}  # the readable columns, where no database has them
         self._dirty = {}
         self._complete = self._database is None
@@ -306,6 +322,33 @@ class LocalTable:
         self._keep(digest, row, columns, behind)
 
     @inReactor
+    def change(self, key, step, columns=None, behind=False):
+        """
+        Take a step on a list that JSON can hold, which stands under a key as a text. With write-behind it becomes
+        one when it is written, not with each change.
+
+        @param step: C{step(row, now)} gets the list (None: there is none) and the time in milliseconds, and
+            returns (the list as it shall be, was it changed, an answer); from reading to writing nobody else
+            changes it. C{step.lives} is for how many seconds it is of use.
+        @return: the answer.
+        @raises BackendError: when it cannot be read or written.
+        """
+        digest, columns = self._digestOf(key, columns)
+        row = self._rows.get(digest)
+        if row is None:
+            row = self._miss(digest)
+        now = self._store.clock()
+        value = None if row is None or row[1] <= now else row[0]
+        if value.__class__ is str:
+            value = decoded(value)
+        value, changed, answer = taken(step, value, int(now * 1000))
+        if changed:
+            if not behind or self._isLate or not self._writes:
+                value = encoded(value)
+            self._keep(digest, (value, now + step.lives), columns, behind)
+        return answer
+
+    @inReactor
     def delete(self, key):
         """
         @return: was there anything under this key?
@@ -403,6 +446,7 @@ class LocalTable:
             self._rows.pop(digest, None)
             self._shown.pop(digest, None)
             self._dirty.pop(digest, None)
+            self._isInFile(digest)  # which may refuse to delete it
         if self._writes:
             self._deletions.append(digests)
             try:
@@ -446,10 +490,6 @@ class LocalTable:
             rows.move_to_end(digest)
         else:
             rows[digest] = row
-            if self._filter is not None:
-                self._filter.add(digest)
-            if self._since is not None:
-                self._since.append(digest)
             if len(rows) > FRONT + EVICTED:
                 self._bound()
         if self._writes:
@@ -472,11 +512,21 @@ class LocalTable:
         dirty, shown = self._dirty, self._shown
         while len(rows) > FRONT:
             digest, _ = rows.popitem(last=False)
+            self._isInFile(digest)
             if digest in dirty:
                 self._flushAll()
                 dirty = self._dirty
             if shown:
                 del shown[digest]
+
+    def _isInFile(self, digest):
+        """
+        The filter has to know a key that is no longer in the front.
+        """
+        if self._filter is not None:
+            self._filter.add(digest)
+        if self._since is not None:
+            self._since.append(digest)
 
     # Writing
 
@@ -528,6 +578,8 @@ class LocalTable:
             return
         self._flushes.append(self._dirty)
         dirty, self._dirty = list(self._dirty.values()), {}
+        if self.kind == "value":
+            dirty = list(map(self._asText, dirty))
         for start in range(0, len(dirty), _PORTION):
             portion = dirty[start : start + _PORTION]
             self._flushing += 1
@@ -536,6 +588,18 @@ class LocalTable:
                 single=len(portion) <= ManyRows.EXACT,
             )
             done.addBoth(self._flushed, portion)
+
+    def _asText(self, entry):
+        """
+        What is to be written, with a text for a list; in the front as well, where that takes less room.
+        """
+        digest, value, expires, *columns = entry
+        if value.__class__ is str:
+            return entry
+        value = encoded(value)
+        if digest in self._rows:
+            self._rows[digest] = value, expires
+        return digest, value, expires, *columns
 
     def _flushed(self, result, portion):
         self._flushing -= 1
@@ -557,8 +621,6 @@ class LocalTable:
             row = self._rows.get(digest)
             if row is not None:
                 self._dirty.setdefault(digest, (digest, *row, *entry[len(row) + 1 :]))
-                if self._since is not None:
-                    self._since.append(digest)
 
     def purge(self):
         """

@@ -2,6 +2,7 @@
 Rows of the state store, wherever they are kept: keys, buckets, and how people search and see them.
 """
 
+import json
 import math
 import re
 from hashlib import blake2b
@@ -15,6 +16,8 @@ from ppolicy.statement import Compiled
 
 # Times are numbers of seconds with about seven digits after the point.
 EPSILON = 1e-6
+
+encoded = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def digestOf(key, columns):
@@ -40,6 +43,29 @@ def readable(text):
     if not text.isascii():
         text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return text if len(text) <= READABLE else f"{text[: READABLE - 3]}..."
+
+
+def decoded(text):
+    """
+    A list that was stored as a text; None for what is none, which somebody has edited, and for None.
+    """
+    try:
+        row = json.loads(text or "")
+    except ValueError:
+        return None
+    return row if isinstance(row, list) and row else None
+
+
+def taken(step, row, now):
+    """
+    Take a step on a list; one that somebody has made unusable is none.
+    """
+    try:
+        return step(row, now)
+    except (TypeError, ValueError, LookupError, AttributeError):
+        if row is None:
+            raise
+        return step(None, now)
 
 
 def bucket(allowed, used, rate, burst, n):

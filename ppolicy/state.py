@@ -25,6 +25,7 @@ class StateStore:
     The tables, and the database behind them.
 
     @param database: a L{ppolicy.database.Database}, or None to remember in memory only.
+    @ivar kept: what limits keep in memory over a reload.
     """
 
     log = Logger()
@@ -34,6 +35,7 @@ class StateStore:
         self.database = database
         self.clock = clock
         self.tables = {}
+        self.kept = {}
         self._flushing = None
         self._purging = None
 

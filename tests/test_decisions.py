@@ -148,7 +148,7 @@ CIRCLE.append(CIRCLE)
         (lambda: Evil(), "<Evil>"),
         (Level.HIGH, "3"),
         (lambda: EvilText("strange"), "strange"),
-        (bytearray(b"abc"), "b'abc'"),
+        (bytearray(b"abc"), "bytearray(b'abc')"),
         (Verdict("pass", 250, "good", helo=None), ["pass", 250, "good"]),
         (lambda: EvilTuple(("a", 1)), ["a", 1]),
         ("\udcff\0", "\udcff\0"),

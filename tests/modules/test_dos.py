@@ -23,10 +23,8 @@ class Broken:
     A table whose database is away.
     """
 
-    def get(self, *args):
+    def change(self, *args):
         raise BackendError("database is locked")
-
-    put = get
 
 
 class Base(SynchronousTestCase):
