@@ -132,8 +132,8 @@ class DOS(LimitCheck):
             key if self.caseSensitive else _lower(key): self._made("limitsFor", lambda one=one: self._limits(one))
             for key, one in self.limitsFor.items()
         }
-        # Where nothing waits, what was answered is known here already.
-        self.once = not self._counts.isAtOnce
+        # In memory nothing waits, and what was answered is known here already.
+        self.once = not self.memory
         self._isSimple = self.weight == "requests" and self.perRecipient
         isGeneral = self._byDefault.isUsual and not self._byKey and not callable(self.limits)
         self._isQuick = self._counts.isOwn and self._isSimple and isGeneral and self._only is not None

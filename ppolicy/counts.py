@@ -24,7 +24,6 @@ MAILS = 25_000
 REQUESTS = 999
 
 
-
 def countsOf(state, table, name, inMemory, behind):
     """
     The rows of a check.
@@ -154,10 +153,10 @@ class MemoryCounts:
     """
     Rows in memory: the ones not used for longest leave it first.
 
-    @ivar isOwn, isAtOnce: does this process alone change them, and without waiting, as a rule?
+    @cvar isOwn: does this process alone change them?
     """
 
-    isOwn = isAtOnce = True
+    isOwn = True
 
     def __init__(self, state):
         self.mails = Mails()
@@ -213,7 +212,7 @@ class TableCounts:
     @param mails: the L{Mails} of these limits.
     """
 
-    isOwn = isAtOnce = False
+    isOwn = False
 
     def __init__(self, state, table, name, mails):
         self.mails = mails
@@ -250,7 +249,7 @@ class FileCounts(TableCounts):
 
     def __init__(self, state, table, name, mails, behind):
         super().__init__(state, table, name, mails)
-        self.isAtOnce = self._behind = behind
+        self._behind = behind
 
     def change(self, key, step):
         columns = None if key.__class__ is str else (self._name, subjectOf(key))

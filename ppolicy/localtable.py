@@ -45,11 +45,11 @@ _HOT = 10_000
 class LocalTable:
     """
     One table in memory, before the file. Its front is bounded; while it holds the whole table, or a filter tells
-    that a key which is not there is not in the file either, that key is new and nothing is read. Rows go to the file in batches, either
-    before the answer or, with write-behind, up to a second later.
+    that a key which is not there is not in the file either, that key is new and nothing is read. Rows go to the
+    file in batches, either before the answer or, with write-behind, up to a second later.
 
-    A row is a tuple of what its kind keeps (L{ppolicy.schema.STATE}), and when it expires. Times are seconds
-    since 1970.
+    A row is a tuple of what its kind keeps (L{ppolicy.schema.STATE}), and when it expires; the value of one that
+    is yet to be written may be a list. Times are seconds since 1970.
 
     @ivar _rows: {digest of the key: row}, the front; the row that was not touched for longest comes first.
     @ivar _dirty: {digest: (digest, *row, *columns)} of rows to be written with the next flush.

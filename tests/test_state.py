@@ -127,6 +127,67 @@ class TouchTests(SynchronousTestCase):
         self.assertRaises(ConfigError, store.table, "seen", ("sender",))
 
 
+class Add:
+    """
+    A step on a list that has one number: add to it.
+    """
+
+    lives = 100.0
+
+    def __init__(self, n):
+        self.n = n
+
+    def __call__(self, row, now):
+        row = row or [0]
+        row[0] += self.n
+        return row, bool(self.n), (row[0], now)
+
+
+class ChangeTests(SynchronousTestCase):
+    """
+    What change() promises, in memory.
+    """
+
+    def setUp(self):
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.table = memoryState(self.clock).table("sums", COLUMNS, "value")
+
+    def add(self, n, **keywords):
+        return self.table.change(("a", "b"), Add(n), **keywords)
+
+    def test_steps(self):
+        """
+        A step gets what the one before has left, and the time in milliseconds.
+        """
+        self.assertEqual([(1, 1_000_000), (3, 1_000_000)], [self.add(1), self.add(2)])
+
+    def test_unchanged(self):
+        """
+        What a step has not changed is not kept.
+        """
+        self.add(0)
+        self.assertIsNone(self.table.get(("a", "b")))
+
+    def test_expired(self):
+        """
+        When its time is up, a list is none.
+        """
+        self.add(1)
+        self.clock.advance(100)
+        self.assertEqual(1, self.add(1)[0])
+
+    def test_text(self):
+        """
+        It stands there as a text; one that somebody has made unusable is none.
+        """
+        self.add(7)
+        self.assertEqual("[7]", self.table.get(("a", "b"))["value"])
+        for text in ("", "[", "{}", "7", '["x"]', "[]", "[null]"):
+            self.table.put(("a", "b"), {"value": text}, 100)
+            self.assertEqual(1, self.add(1)[0], text)
+
+
 class SQLiteTests(TestCase):
     """
     The same rows in a real file, with the real reactor.
@@ -224,6 +285,60 @@ class SQLiteTests(TestCase):
             result = yield self.touch(store, (str(number),))
             self.assertEqual(2, result[3], number)
         self.assertLessEqual(len(store.table("seen", COLUMNS)), 20)
+
+    @inlineCallbacks
+    def test_evicted(self):
+        """
+        What has left the memory of a running server is found again, whether the file was read before or not.
+        """
+        self.patch(localtable, "FRONT", 20)
+        self.patch(localtable, "EVICTED", 0)
+        store = self.store()
+        for count in (1, 2, 3):
+            for number in range(50):
+                result = yield self.touch(store, (str(number),), behind=True)
+                self.assertEqual(count, result[3], number)
+            yield deferLater(reactor, 0.3)
+
+    @inlineCallbacks
+    def test_notDeleted(self):
+        """
+        A row that the database refuses to delete is still there.
+        """
+        store = self.store()
+        yield self.touch(store, ("other",))
+        yield deferLater(reactor, 0.3)  # the filter is there
+        yield self.touch(store, ("k",))
+        refuse = "CREATE TRIGGER refuse BEFORE DELETE ON seen BEGIN SELECT RAISE(ABORT, 'kept'); END"
+        yield store.database.submit(lambda connection: connection.execute(refuse))
+        table = store.table("seen", COLUMNS)
+        yield self.assertFailure(self.bridge.run(table.delete, ("k",)), BackendError)
+        table._complete = False  # as it is of a large table
+        result = yield self.touch(store, ("k",))
+        self.assertEqual(2, result[3])
+
+    @inlineCallbacks
+    def test_change(self):
+        """
+        A list is written as a text, before the answer or after it, and goes on from there.
+        """
+        self.patch(localtable, "FRONT", 5)
+        self.patch(localtable, "EVICTED", 0)
+        store = self.store()
+        for count in range(1, 5):
+            for number in range(10):
+                behind = bool(number % 2)
+                table = store.table("sums", COLUMNS, "value")
+                sums = yield self.bridge.run(table.change, (str(number), ""), Add(number), None, behind)
+                self.assertEqual(count * number, sums[0])
+            if count == 2:
+                yield self.close(store)
+                store = self.store()
+        yield self.close(store)
+        connection = sqlite3.connect(self.path)
+        self.addCleanup(connection.close)
+        found = dict(connection.execute("SELECT sender, value FROM sums"))
+        self.assertEqual({str(number): f"[{4 * number}]" for number in range(1, 10)}, found)
 
     @inlineCallbacks
     def test_hostileTexts(self):

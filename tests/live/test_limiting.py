@@ -122,7 +122,7 @@ def test_repeated(makeServer, database):
 @pytest.mark.parametrize("writeBehind", [False, True])
 def test_killed(makeServer, database, writeBehind):
     """
-    What passed before a SIGKILL is counted after it; what passed in the last second, with write-behind, may not be.
+    What passed before a SIGKILL is counted after it; with write-behind, all but the last second.
     """
     server = makeServer(POLICY.replace("'weight'", f"'writeBehind': {writeBehind}, 'weight'"), **database)
     assert flood([server], 120, sender="alice@example.net") == {-1: 120}
