@@ -484,6 +484,16 @@ class MessageTests(Base):
         self.assertEqual(-1, self.ask("giveBack", recipient="c@x")[0])
         self.assertEqual([-1, 1], self.codes(2))
 
+    def test_giveBackAfterReload(self):
+        """
+        What was charged before the configuration was read anew can be given back after it.
+        """
+        old = self.start(limits=[(1, 60)])
+        self.ask(recipient="a@x")
+        self.assertIsNot(old, self.start(limits=[(2, 60)]))
+        self.assertEqual((1, [("alice@example.net", 1)]), self.ask("giveBack", recipient="a@x"))
+        self.assertEqual([-1, -1, 1], self.codes(3))
+
     def test_giveAllBack(self):
         """
         A mail that is refused at its end gives everything back, however many steps ago it was charged.
