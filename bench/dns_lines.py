@@ -19,6 +19,7 @@ import dns.asyncresolver
 import dns.exception
 import dns.message
 import dns.query
+from twisted.internet.defer import Deferred
 from twisted.names.client import Resolver as TwistedResolver
 
 from bench.load import BenchError, Sample
@@ -233,10 +234,15 @@ def _ours(reactor, port, seconds):
 def _bare(reactor, port, seconds):
     server = NameServer(reactor, HOST, port)
 
+    def ask(wanted):
+        answer = Deferred()
+        server.ask(onWire(wanted), TYPES["A"], answer.callback)
+        return answer
+
     def found(reply):
         return [value for *_, value in reply.records]
 
-    return _withTwisted(reactor, seconds, lambda wanted: server.ask(onWire(wanted), TYPES["A"]), found)
+    return _withTwisted(reactor, seconds, ask, found)
 
 
 def _twisted(reactor, port, seconds):

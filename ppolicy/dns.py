@@ -67,13 +67,15 @@ class Lookups:
         """
         raise NotImplementedError
 
-    def lookup(self, name, kind):
+    def lookup(self, name, kind, timeout=None):
         """
         The same and wait: an L{Answer}.
 
+        @param timeout: seconds, at most.
         @raises DNSError: when nobody could say; L{DNSTimeout} is one.
+        @raises TimeoutError: after C{timeout}.
         """
-        return wait(self.ask(name, kind))
+        return wait(self.ask(name, kind), timeout)
 
     def lookupAll(self, questions):
         """
@@ -112,12 +114,14 @@ class Lookups:
 
 class Ahead(Lookups):
     """
-    A resolver of which is asked at once what will be needed in a moment. Each answer is for one asker.
+    A resolver for one mail: it is asked at once what will be needed in a moment, and C{lookup} asks for nothing
+    twice, as the domain of HELO and that of the sender often lead to the same names.
     """
 
     def __init__(self, dns):
         self._dns = dns
         self._begun = {}
+        self._known = {}
 
     def begin(self, name, kind="TXT"):
         """
@@ -129,8 +133,18 @@ class Ahead(Lookups):
             self._begun[key] = self._dns.ask(name, kind).addErrback(lambda failure: failure.value)
 
     def ask(self, name, kind):
+        """
+        What was asked ahead is for the first who asks for it.
+        """
         begun = self._begun.pop((name.lower(), kind), None)
         return self._dns.ask(name, kind) if begun is None else begun.addCallback(_orRaise)
+
+    def lookup(self, name, kind, timeout=None):
+        key = name.lower(), kind
+        answer = self._known.get(key)
+        if answer is None:
+            answer = self._known[key] = wait(self.ask(name, kind), timeout)
+        return answer
 
 
 def _canonical(addresses):
@@ -281,6 +295,7 @@ class _Question:
         self._ttl = LONGEST
         self._authentic = True
         self._servers = []
+        self._server = None
         self._troubled = set()
         self._error = None
 
@@ -296,25 +311,28 @@ class _Question:
             reason = "no name server answers" if resolver.servers else "no name servers"
             resolver.notAnswered(self._key, self._error or DNSError(reason, later=True))
             return
-        server = self._servers.pop(0)
-        asked = server.ask(self._wire, self._kind, left)
-        asked.addCallbacks(self._replied, self._notReplied, (server,), None, (server,), None)
-        asked.addErrback(self._broken)
+        self._server = self._servers.pop(0)
+        self._server.ask(self._wire, self._kind, self._heard, left)
 
-    def _broken(self, failure):
-        self._resolver.log.failure("a look-up failed", failure)
-        error = DNSError(f"looking it up failed with {failure.type.__name__}")
-        self._resolver.notAnswered(self._key, error)
+    def _heard(self, result):
+        try:
+            if isinstance(result, DNSError):
+                self._notReplied(result)
+            else:
+                self._replied(result)
+        except Exception as error:  # noqa: BLE001 - who waits for it must not wait for ever
+            self._resolver.log.failure("a look-up failed")
+            broken = DNSError(f"looking it up failed with {type(error).__name__}")
+            self._resolver.notAnswered(self._key, broken)
 
-    def _notReplied(self, failure, server):
-        failure.trap(DNSError)
-        self._error = failure.value
-        if not failure.check(DNSTimeout):
-            self._troubled.add(server)  # it has said no; who only did not answer is asked again
+    def _notReplied(self, error):
+        self._error = error
+        if not isinstance(error, DNSTimeout):
+            self._troubled.add(self._server)  # it has said no; who only did not answer is asked again
         self.ask()
 
-    def _replied(self, reply, server):
-        trouble = reply.trouble
+    def _replied(self, reply):
+        server, trouble = self._server, reply.trouble
         if trouble is None:
             owner, values = self._followed(reply)
             if owner is None:

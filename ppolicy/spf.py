@@ -13,7 +13,7 @@ import idna
 import spf
 
 from ppolicy.address import address as parsed
-from ppolicy.bridge import timeLeft, wait
+from ppolicy.bridge import timeLeft
 from ppolicy.dns import Ahead
 from ppolicy.errors import DNSError
 
@@ -218,7 +218,7 @@ class _Query(spf.query):
             if left <= 0:
                 self._giveUp("the time for SPF is up", "out of time")
         try:
-            return wait(self._resolver.ask(name, kind), left)
+            return self._resolver.lookup(name, kind, left)
         except (DNSError, TimeoutError) as error:
             self._giveUp(f"{name} {kind}: {error}", f"DNS: {name} {kind} is not known now")
 

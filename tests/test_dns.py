@@ -5,7 +5,7 @@ Tests for looking names up: the cache, equal questions, several servers, chains,
 import gc
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, DeferredList, fail, inlineCallbacks, succeed
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -45,13 +45,13 @@ class Scripted:
     def __str__(self):
         return self.host
 
-    def ask(self, wire, kind, seconds):
+    def ask(self, wire, kind, done, seconds):
         self.asked.append((nameOf(wire), kind, seconds))
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         if isinstance(reply, Deferred):
-            return reply.addCallback(self._named, wire)
-        self._named(reply, wire)
-        return fail(reply) if isinstance(reply, Exception) else succeed(reply)
+            reply.addCallback(self._named, wire).addCallbacks(done, lambda failure: done(failure.value))
+        else:
+            done(self._named(reply, wire))
 
     def _named(self, reply, wire):
         reply.name = nameOf(wire)
@@ -85,6 +85,18 @@ class Asking(SynchronousTestCase):
 
     def failing(self, name=NAME, kind="A"):
         return self.failureResultOf(self.dns.ask(name, kind), DNSError).value
+
+    def late(self, server):
+        """
+        What a server does that is asked, and does not answer in time.
+        """
+
+        def ask(wire, kind, done, seconds):
+            server.asked.append(seconds)
+            self.clock.advance(min(seconds, 1.5))
+            done(DNSTimeout("late"))
+
+        return ask
 
 
 class AnswerTests(Asking):
@@ -271,11 +283,7 @@ class CacheTests(Asking):
         for trouble in (Said(trouble="SERVFAIL"), DNSTimeout("no answer in time"), DNSError("hung up")):
             self.resolver(server := Scripted(trouble), timeout=0.1)
             if isinstance(trouble, DNSTimeout):
-                server.ask = lambda *_, server=server: (
-                    self.clock.advance(1),
-                    server.asked.append(1),
-                    fail(DNSTimeout("no answer in time")),
-                )[2]
+                server.ask = self.late(server)
             first, second = self.failing(), self.failing()
             self.assertEqual(1, len(server.asked))
             self.assertIsNot(first, second)
@@ -490,14 +498,6 @@ class ServerTests(Asking):
         self.assertEqual([2.5], second.asked)
         self.assertEqual(4.0, self.clock.seconds() - begin)
 
-    def late(self, server):
-        def ask(wire, kind, seconds):
-            server.asked.append(seconds)
-            self.clock.advance(min(seconds, 1.5))
-            return fail(DNSTimeout("late"))
-
-        return ask
-
     def test_saidNo(self):
         """
         Who has said that he cannot is not asked again; the others are.
@@ -620,6 +620,20 @@ class AheadTests(SynchronousTestCase):
         self.assertEqual(1, len(self.resolver.asked))
         self.assertEqual(("192.0.2.1",), self.successResultOf(self.ahead.ask("a.test", "A")).records)
         self.assertEqual(2, len(self.resolver.asked))
+
+    def test_lookup(self):
+        """
+        Who waits for an answer may ask again, by whatever letters, and it is there; trouble is asked for anew.
+        """
+        looked = [
+            self.successResultOf(Bridge(Clock()).run(self.ahead.lookup, name, "A"))
+            for name in ("a.test", "A.Test")
+        ]
+        self.assertEqual([("192.0.2.1",)] * 2, [answer.records for answer in looked])
+        self.assertEqual([("a.test", "A")], self.resolver.asked)
+        for _ in range(2):
+            self.failureResultOf(Bridge(Clock()).run(self.ahead.lookup, "b.test", "A"), DNSError)
+        self.assertEqual(3, len(self.resolver.asked))
 
     def test_other(self):
         """
