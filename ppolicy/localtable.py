@@ -306,6 +306,8 @@ class LocalTable:
             row = self._miss(digest)
         if row is None or row[-1] <= self._store.clock():
             return None
+        if row[0].__class__ is list:
+            row = encoded(row[0]), row[1]
         return dict(zip((*self.fields, "expires"), row, strict=True))
 
     @inReactor

@@ -47,6 +47,30 @@ def test_neverMore(steps, count, slots):
 
 
 @given(STEPS, st.integers(1, 20))
+def test_quick(steps, count):
+    """
+    Limits that are a step themselves charge what a charge of 1 does, or leave it to that one.
+    """
+    limits = Limits([Window(count, 60, 10), Window(2 * count, 300, 7)])
+    quick = usual = None
+    now = NOW
+    for pause, n in steps:
+        now += pause
+        if n > 1:  # what is given back
+            quick, usual = (Return(limits, n, now - pause)(row, now)[0] for row in (quick, usual))
+            continue
+        quick, changed, answer = limits(quick, now)
+        usual, _, (told, when, _) = Charge(limits, 1, False, False)(usual, now)
+        assert changed == (answer is not None)
+        if answer is None:
+            quick, _, (again, _, _) = Charge(limits, 1, False, False)(quick, now)
+            assert again[:4] == told[:4]
+        else:
+            assert (None, None, answer[0], answer[1], answer[2]) == (told[0], told[1], told[2], told[3], when)
+        assert quick == usual
+
+
+@given(STEPS, st.integers(1, 20))
 def test_neverLess(steps, count):
     """
     What would fit if each period were a tenth longer passes.

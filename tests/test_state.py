@@ -331,6 +331,8 @@ class SQLiteTests(TestCase):
                 table = store.table("sums", COLUMNS, "value")
                 sums = yield self.bridge.run(table.change, (str(number), ""), Add(number), None, behind)
                 self.assertEqual(count * number, sums[0])
+                found = yield self.bridge.run(table.get, (str(number), ""))
+                self.assertEqual(f"[{sums[0]}]" if number else None, found and found["value"])
             if count == 2:
                 yield self.close(store)
                 store = self.store()
