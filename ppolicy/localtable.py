@@ -7,15 +7,15 @@ from collections import OrderedDict
 from functools import lru_cache
 from itertools import chain
 
-from sqlalchemy import bindparam, delete, func, literal_column, select
+from sqlalchemy import bindparam, delete, literal_column, select
 from sqlalchemy.dialects.sqlite import insert
 from twisted.python.failure import Failure
 
+from ppolicy import tableload
 from ppolicy.bridge import inReactor, wait
 from ppolicy.errors import BackendError
 from ppolicy.groupcommit import GroupCommit
-from ppolicy.keyfilter import KeyFilter
-from ppolicy.lane import ALONE, RETRY
+from ppolicy.lane import ALONE
 from ppolicy.purge import AT_ONCE, Purge
 from ppolicy.rows import (
     bucket,
@@ -32,11 +32,11 @@ from ppolicy.rows import (
 )
 from ppolicy.schema import SLOTS, STATE
 from ppolicy.statement import Compiled, ManyRows
+from ppolicy.tableload import TableLoad
 
-# Rows in memory, some 450 octets each; so many more come before the oldest leave it together.
-FRONT = 250_000
+# So many rows come to the front before those that are too many leave it together.
 EVICTED = 200
-# Rows loaded, or written, in one go.
+# Rows written, or found, in one go.
 _PORTION = 2000
 # Keys whose digest is remembered.
 _HOT = 10_000
@@ -54,9 +54,7 @@ class LocalTable:
     @ivar _rows: {digest of the key: row}, the front; the row that was not touched for longest comes first.
     @ivar _dirty: {digest: (digest, *row, *columns)} of rows to be written with the next flush.
     @ivar _flushes, _deletions: digests of the rows of write-behind that are being written, and being deleted.
-    @ivar _complete: is everything that the database has in the front as well?
-    @ivar _filter: a L{KeyFilter} with all keys of the file that are not in the front, and others, once it is
-        filled; C{_since} are the keys that have left the front since its filling began.
+    @ivar _load: what the front has of the file.
     """
 
     def __init__(self, store, schema, columns):
@@ -66,27 +64,22 @@ class LocalTable:
         self.kind = schema.info["kind"]
         self.columns = columns
         self.fields = tuple(name for name, _ in STATE[self.kind])
-        self._store = store
-        self._database = store.database
-        self._writes = self._database is not None and not self._database.readOnly
+        self.clock = store.clock
+        self.database = store.database
+        self._writes = self.database is not None and not self.database.readOnly
         self._rows = OrderedDict()
         self._digestOf = lru_cache(_HOT)(digestOf)  # for what counts the same keys again and again
         self._shown = {}  # the readable columns, where no database has them
         self._dirty = {}
-        self._complete = self._database is None
-        self._filter = self._since = None
-        self._forgotten = set()
-        self._evicted = False
-        self._loading = None
+        self._load = TableLoad(self)
         self._purge = Purge(self.bridge.reactor, self._deleteExpired)
         self._flushing, self._flushes, self._isLate = 0, [], False
         self._deletions = []
-        self._closed = False
-        if self._database is not None:
+        if self.database is not None:
             self._statements()
 
     def _statements(self):
-        table, dialect = self.schema, self._database.dialect
+        table, dialect = self.schema, self.database.dialect
         row = [*(table.c[name] for name in self.fields), table.c.expires]
         if self._writes:
             upsert = insert(table).values({column.name: bindparam(column.name) for column in table.columns})
@@ -95,18 +88,14 @@ class LocalTable:
                 set_={column.name: upsert.excluded[column.name] for column in row},
             )
             self._upsert = ManyRows(Compiled(upsert, dialect))
-            self._commits = GroupCommit(self.bridge, self._database, self._write, self._again)
+            self._commits = GroupCommit(self.bridge, self.database, self._write, self._again)
             assert self._upsert.row == tuple(column.name for column in table.columns)
             rowid = literal_column("rowid")
             expired = select(rowid).select_from(table).where(table.c.expires <= bindparam("now"))
             expired = rowid.in_(expired.limit(bindparam("most")))
             self._expired = Compiled(delete(table).where(expired).returning(table.c.key), dialect)
             self._delete = Compiled(delete(table).where(table.c.key == bindparam("digest")), dialect)
-            self._keys = Compiled(select(table.c.key), dialect)
-            self._count = Compiled(select(func.count()).select_from(table), dialect)
         self._select = Compiled(select(*row).where(table.c.key == bindparam("digest")), dialect)
-        living = select(table.c.key, *row).where(table.c.expires > bindparam("now"))
-        self._youngest = Compiled(living.order_by(table.c.expires.desc()).limit(bindparam("most")), dialect)
 
     def __len__(self):
         return len(self._rows)
@@ -115,101 +104,60 @@ class LocalTable:
         """
         What it holds, for the status.
         """
-        more = "" if self._complete else ", more in the file"
+        more = "" if self._load.isComplete else ", more in the file"
         return f"{len(self._rows)} rows in memory{more}, {len(self._dirty)} to be written"
-
-    # Loading
 
     def open(self):
         """
         Create the table and load its youngest rows, while requests are served already.
         """
         if self._writes:
-            self._database.create(self.schema)
-            self._database.whenReplaced.append(self._replaced)
-            self.bridge.reactor.callFromThread(self._load)
+            self.database.create(self.schema)
+            self.database.whenReplaced.append(self._load.again)
+            self.bridge.reactor.callFromThread(self._load.begin)
 
     def close(self):
         """
         Write what is not yet written.
         """
-        self._closed = True
         self._purge.stop()
-        if self._loading is not None and self._loading.active():
-            self._loading.cancel()
+        self._load.stop()
         self._flushAll()
 
-    def _replaced(self):
-        """
-        The front is no copy of the file any more.
-        """
-        if self._loading is not None and self._loading.active():
-            self._loading.cancel()
-        self._complete, self._filter = False, None
-        self._load()
+    # What loading needs
 
-    def _load(self):
+    def written(self):
         """
-        Read the youngest rows; of a table that is larger than the front all keys too, for the filter.
+        @return: a Deferred that fires when all that was changed until now is on disk.
         """
-        now = self._store.clock()
-        self._since, self._evicted = [], False
-
-        def load(connection):
-            query = self._youngest.bound({"now": now, "most": FRONT + 1})
-            return list(connection.stream(self._youngest.text, query)), self._filled(connection)
-
-        if self._closed:
-            return
-        # What was written before is on disk when the lane that writes has come to this.
         self._flushAll()
-        written = self._database.submit(lambda connection: None)
-        written.addCallback(lambda _: self._database.load(load)).addCallbacks(self._loaded, self._notLoaded)
+        return self.database.submit(lambda connection: None)
 
-    def _filled(self, connection):
+    def adopt(self, rows):
         """
-        In a thread: a filter with the keys of the file.
-        """
-        ((count,),) = connection.execute(self._count.text).fetchall()
-        filled = KeyFilter(max(2 * count, 4 * FRONT))
-        for (digest,) in connection.stream(self._keys.text):
-            filled.add(digest)
-        return filled
+        Take rows of the file that the front does not have.
 
-    def _loaded(self, result):
+        @param rows: (digest, row) of each.
         """
-        Take the rows in portions, oldest first, so that no request waits for the whole table.
+        for digest, row in rows:
+            self._rows.setdefault(digest, row)
+
+    def bound(self):
         """
-        if self._closed:
+        Drop from the front what was not touched for longest, if there is too much.
+        """
+        rows, dirty, shown = self._rows, self._dirty, self._shown
+        if len(rows) <= self._load.most():
             return
-        rows, filled = result
-        complete = len(rows) <= FRONT
-        del rows[FRONT:]
-
-        def portion():
-            for digest, *row in rows[-_PORTION:]:
-                if digest not in self._forgotten:
-                    self._rows.setdefault(digest, tuple(row))
-            del rows[-_PORTION:]
-            if rows:
-                self._loading = self.bridge.reactor.callLater(0, portion)
-                return
-            self._loading = None
-            self._complete = complete and not self._evicted
-            self._forgotten.clear()
-            for digest in self._since:
-                filled.add(digest)
-            self._filter, self._since = filled, None
-            self._bound()
-
-        portion()
-
-    def _notLoaded(self, failure):
-        failure.trap(BackendError)
-        if self._closed:
-            return
-        # Until it works again, each miss asks the database itself.
-        self._loading = self.bridge.reactor.callLater(RETRY, self._load)
+        self._load.evict()
+        while len(rows) > tableload.FRONT:
+            digest, _ = rows.popitem(last=False)
+            self._load.left(digest)
+            if digest in dirty:
+                self._flushAll()
+                dirty = self._dirty
+            if shown:
+                del shown[digest]
 
     # Changing rows
 
@@ -232,7 +180,7 @@ class LocalTable:
         row = self._rows.get(digest)
         if row is None:
             row = self._miss(digest)
-        now = self._store.clock()
+        now = self.clock()
         if row is None or row[4] <= now:
             first = previous = now
             count, expires = 1, now + firstTtl
@@ -261,7 +209,7 @@ class LocalTable:
         row = self._rows.get(digest)
         if row is None:
             row = self._miss(digest)
-        now = self._store.clock()
+        now = self.clock()
         depth = burst / rate
         full = now if row is None else min(max(row[1], now), now + depth)
         allowed = full + n / rate <= now + depth + slack(burst)
@@ -282,7 +230,7 @@ class LocalTable:
         row = self._rows.get(digest)
         if row is None:
             row = self._miss(digest)
-        now = self._store.clock()
+        now = self.clock()
         width = window / SLOTS
         slot = int(now / width)
         sums = [0.0] * SLOTS
@@ -304,7 +252,7 @@ class LocalTable:
         row = self._rows.get(digest)
         if row is None:
             row = self._miss(digest)
-        if row is None or row[-1] <= self._store.clock():
+        if row is None or row[-1] <= self.clock():
             return None
         if row[0].__class__ is list:
             row = encoded(row[0]), row[1]
@@ -320,7 +268,7 @@ class LocalTable:
         """
         digest, columns = digestOf(key, columns)
         values = storable(values, ttl)
-        row = (*(values[name] for name in self.fields), self._store.clock() + ttl)
+        row = (*(values[name] for name in self.fields), self.clock() + ttl)
         self._keep(digest, row, columns, behind)
 
     @inReactor
@@ -339,7 +287,7 @@ class LocalTable:
         row = self._rows.get(digest)
         if row is None:
             row = self._miss(digest)
-        now = self._store.clock()
+        now = self.clock()
         value = None if row is None or row[1] <= now else row[0]
         if value.__class__ is str:
             value = decoded(value)
@@ -393,15 +341,14 @@ class LocalTable:
         @param values: {field: value}
         @return: how many there were.
         """
-        found = self._scan(like, FRONT)
-        expires = self._store.clock() + ttl
+        found = self._scan(like, tableload.FRONT)
+        expires = self.clock() + ttl
         for digest, row in found:
             changed = row | values | {"expires": expires}
             fields = tuple(changed[name] for name in (*self.fields, "expires"))
             self._keep(digest, fields, tuple(row.get(name, "") for name in self.columns), behind=True)
-        self._flushAll()
         if self._writes:
-            wait(self._database.submit(lambda connection: None))
+            wait(self.written())
         return len(found)
 
     @inReactor
@@ -410,20 +357,18 @@ class LocalTable:
         @param where: {name: function(columns of the schema, present time) -> condition}
         @return: {name: how many rows there are for which the condition holds}.
         """
-        if self._database is None:
+        if self.database is None:
             raise BackendError("there is no database that could count")
-        self._flushAll()
-        wait(self._database.submit(lambda connection: None))
-        return counted(self._database, self.schema, where, self._store.clock())
+        wait(self.written())
+        return counted(self.database, self.schema, where, self.clock())
 
     def _scan(self, like, limit):
-        if self._database is None:
+        if self.database is None:
             return self._scanMemory(like or {}, limit)
-        self._flushAll()
-        query = scanning(self.schema, self._database.dialect, like or {}, self._store.clock(), limit)
+        query = scanning(self.schema, self.database.dialect, like or {}, self.clock(), limit)
         if self._writes:
-            wait(self._database.submit(lambda connection: None))
-        rows = wait(self._database.load(lambda connection: connection.execute(*query).fetchall()))
+            wait(self.written())
+        rows = wait(self.database.load(lambda connection: connection.execute(*query).fetchall()))
         return labelled(self.schema, rows)
 
     def _scanMemory(self, like, limit):
@@ -432,7 +377,7 @@ class LocalTable:
         if unknown:
             raise BackendError(f"table {self.name} has no column {unknown[0]}")
         wanted = {column: pattern(text) for column, text in like.items()}
-        now = self._store.clock()
+        now = self.clock()
         found = []
         for digest, row in self._rows.items():
             shown = dict(zip(names, row, strict=True)) | dict(zip(self.columns, self._shown[digest], strict=False))
@@ -442,18 +387,16 @@ class LocalTable:
         return found[:limit]
 
     def _forget(self, digests):
-        if self._since is not None:
-            self._forgotten.update(digests)
+        self._load.forget(digests)
         for digest in digests:
             self._rows.pop(digest, None)
             self._shown.pop(digest, None)
             self._dirty.pop(digest, None)
-            self._isInFile(digest)  # which may refuse to delete it
         if self._writes:
             self._deletions.append(digests)
             try:
                 wait(
-                    self._database.submit(
+                    self.database.submit(
                         lambda connection: [self._delete(connection, digest=digest) for digest in digests] and None
                     )
                 )
@@ -464,11 +407,11 @@ class LocalTable:
         """
         The row of a key that is not in the front, if the database has it.
         """
-        if self._complete or (self._filter is not None and not self._filter.mayHave(digest)):
+        if self._load.lacks(digest):
             return None
         # What creates the table, and what is on its way to the file, is waited for behind it.
-        isBehind = self._writes and (self._filter is None or self._isUnderWay(digest))
-        lane = self._database.submit if isBehind else self._database.read
+        isBehind = self._writes and (not self._load.isDone or self._isUnderWay(digest))
+        lane = self.database.submit if isBehind else self.database.read
         try:
             found = wait(lane(lambda connection: self._select(connection, digest=digest).fetchone(), True))
         except BackendError as error:
@@ -492,43 +435,15 @@ class LocalTable:
             rows.move_to_end(digest)
         else:
             rows[digest] = row
-            if len(rows) > FRONT + EVICTED:
-                self._bound()
+            if len(rows) > tableload.FRONT + EVICTED:
+                self.bound()
         if self._writes:
             if behind and not self._isLate:
                 self._dirty[digest] = (digest, *row, *columns)
             else:
                 self._commit(digest, (digest, *row, *columns))
-        elif self._database is None:
+        elif self.database is None:
             self._shown[digest] = columns
-
-    def _bound(self):
-        rows = self._rows
-        if len(rows) <= FRONT or (self._since is not None and len(rows) <= 2 * FRONT):
-            return
-        self._evicted = True
-        self._complete = self._database is None
-        if self._filter is not None and self._filter.room < 0 and self._since is None:
-            self._filter.room = FRONT
-            self._load()
-        dirty, shown = self._dirty, self._shown
-        while len(rows) > FRONT:
-            digest, _ = rows.popitem(last=False)
-            self._isInFile(digest)
-            if digest in dirty:
-                self._flushAll()
-                dirty = self._dirty
-            if shown:
-                del shown[digest]
-
-    def _isInFile(self, digest):
-        """
-        The filter has to know a key that is no longer in the front.
-        """
-        if self._filter is not None:
-            self._filter.add(digest)
-        if self._since is not None:
-            self._since.append(digest)
 
     # Writing
 
@@ -547,11 +462,11 @@ class LocalTable:
 
         @return: for each of them None, or why the database does not take it.
         """
-        self._database.usable(connection, self.schema)
+        self.database.usable(connection, self.schema)
         try:
             self._upsert(connection, entries)
-        except self._database.Error as error:
-            if len(entries) == 1 or self._database.meaning(error) != ALONE:
+        except self.database.Error as error:
+            if len(entries) == 1 or self.database.meaning(error) != ALONE:
                 raise
             return [self._writeOne(connection, entry) for entry in entries]
         return [None] * len(entries)
@@ -559,10 +474,10 @@ class LocalTable:
     def _writeOne(self, connection, entry):
         try:
             self._upsert(connection, [entry])
-        except self._database.Error as error:
-            if self._database.meaning(error) != ALONE:
+        except self.database.Error as error:
+            if self.database.meaning(error) != ALONE:
                 raise
-            return f"{self._database}: {self._database.explained(error)}"
+            return f"{self.database}: {self.database.explained(error)}"
         return None
 
     def flush(self):
@@ -585,7 +500,7 @@ class LocalTable:
         for start in range(0, len(dirty), _PORTION):
             portion = dirty[start : start + _PORTION]
             self._flushing += 1
-            done = self._database.submit(
+            done = self.database.submit(
                 lambda connection, portion=portion: self._write(connection, portion),
                 single=len(portion) <= ManyRows.EXACT,
             )
@@ -630,21 +545,19 @@ class LocalTable:
         """
         if self._writes:
             self._purge.run()
-        elif self._database is None:
-            now = self._store.clock()
+        elif self.database is None:
+            now = self.clock()
             for digest in [digest for digest, row in self._rows.items() if row[-1] <= now]:
                 del self._rows[digest]
                 self._shown.pop(digest, None)
 
     def _deleteExpired(self):
-        now = self._store.clock()
-        done = self._database.submit(
-            lambda connection: self._expired(connection, now=now, most=AT_ONCE).fetchall()
-        )
+        now = self.clock()
+        done = self.database.submit(lambda connection: self._expired(connection, now=now, most=AT_ONCE).fetchall())
         return done.addCallback(self._deletedExpired)
 
     def _deletedExpired(self, keys):
-        now = self._store.clock()
+        now = self.clock()
         for (digest,) in keys:
             row = self._rows.get(digest)
             if row is not None and row[-1] <= now and digest not in self._dirty:

@@ -1,5 +1,5 @@
 """
-Rows of the state store, wherever they are kept: keys, buckets, and how people search and see them.
+Rows of the state store, wherever they are kept: keys, buckets, lists, and how people search and see them.
 """
 
 import json

@@ -86,6 +86,7 @@ ORDER = [
         "rows",
         "groupcommit",
         "shared",
+        "tableload",
         "localtable",
         "state",
         "limits",

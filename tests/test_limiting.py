@@ -223,10 +223,10 @@ def test_bound(monkeypatch, memory):
     """
     However many keys there are, only so many rows are in memory.
     """
-    from ppolicy import localtable
+    from ppolicy import localtable, tableload
 
     monkeypatch.setattr(counts, "MEMORY", 1000)
-    monkeypatch.setattr(localtable, "FRONT", 1000)
+    monkeypatch.setattr(tableload, "FRONT", 1000)
     state = memoryState()
     dos = make("DOS", state, params="sender", memory=memory)
     dos.start()

@@ -11,7 +11,7 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from ppolicy import localtable
+from ppolicy import localtable, tableload
 from ppolicy.bridge import Bridge
 from ppolicy.errors import BackendError, ConfigError
 from ppolicy.purge import AT_ONCE
@@ -90,7 +90,7 @@ class TouchTests(SynchronousTestCase):
         """
         Memory is bounded: the row that was not touched for longest goes first.
         """
-        self.patch(localtable, "FRONT", 10)
+        self.patch(tableload, "FRONT", 10)
         self.patch(localtable, "EVICTED", 0)
         for number in range(11):
             self.touch((str(number),))
@@ -272,7 +272,7 @@ class SQLiteTests(TestCase):
         """
         A table larger than memory: rows that are not in memory are read from the file.
         """
-        self.patch(localtable, "FRONT", 20)
+        self.patch(tableload, "FRONT", 20)
         self.patch(localtable, "EVICTED", 0)
         store = self.store()
         for number in range(100):
@@ -291,7 +291,7 @@ class SQLiteTests(TestCase):
         """
         What has left the memory of a running server is found again, whether the file was read before or not.
         """
-        self.patch(localtable, "FRONT", 20)
+        self.patch(tableload, "FRONT", 20)
         self.patch(localtable, "EVICTED", 0)
         store = self.store()
         for count in (1, 2, 3):
@@ -313,7 +313,7 @@ class SQLiteTests(TestCase):
         yield store.database.submit(lambda connection: connection.execute(refuse))
         table = store.table("seen", COLUMNS)
         yield self.assertFailure(self.bridge.run(table.delete, ("k",)), BackendError)
-        table._complete = False  # as it is of a large table
+        table._load.isComplete = False  # as it is of a large table
         result = yield self.touch(store, ("k",))
         self.assertEqual(2, result[3])
 
@@ -322,7 +322,7 @@ class SQLiteTests(TestCase):
         """
         A list is written as a text, before the answer or after it, and goes on from there.
         """
-        self.patch(localtable, "FRONT", 5)
+        self.patch(tableload, "FRONT", 5)
         self.patch(localtable, "EVICTED", 0)
         store = self.store()
         for count in range(1, 5):

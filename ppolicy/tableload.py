@@ -1,0 +1,172 @@
+"""
+Loading a table of state from its file, while requests are served: what memory has of it, and what it lacks.
+"""
+
+from sqlalchemy import bindparam, func, select
+
+from ppolicy.errors import BackendError
+from ppolicy.keyfilter import KeyFilter
+from ppolicy.lane import RETRY
+from ppolicy.statement import Compiled
+
+# Rows in memory, some 450 octets each.
+FRONT = 250_000
+# Rows that are taken over in one go.
+_PORTION = 2000
+
+
+class TableLoad:
+    """
+    What the front of a L{ppolicy.localtable.LocalTable} has of its file: all of it, or the youngest rows and a
+    filter with the keys of the others.
+
+    @ivar isComplete: is everything that the file has in the front as well?
+    @ivar _filter: a L{KeyFilter} with all keys of the file that are not in the front, and others, once it is
+        filled; C{_since} are the keys that have left the front since its filling began, C{_forgotten} those that
+        were deleted.
+    """
+
+    def __init__(self, table):
+        self._table = table
+        self._database = table.database
+        self._reactor = table.bridge.reactor
+        self.isComplete = self._database is None
+        self._filter = self._since = None
+        self._forgotten = set()
+        self._evicted = self._stopped = False
+        self._next = None
+        if self._database is not None:
+            schema, dialect = table.schema, self._database.dialect
+            row = [schema.c[name] for name in ("key", *table.fields, "expires")]
+            living = select(*row).where(schema.c.expires > bindparam("now"))
+            self._youngest = Compiled(living.order_by(schema.c.expires.desc()).limit(bindparam("most")), dialect)
+            self._keys = Compiled(select(schema.c.key), dialect)
+            self._count = Compiled(select(func.count()).select_from(schema), dialect)
+
+    @property
+    def isDone(self):
+        """
+        Was the file read once?
+        """
+        return self._filter is not None
+
+    def begin(self):
+        """
+        Read the youngest rows, and all keys for the filter.
+        """
+        if self._stopped:
+            return
+        now = self._table.clock()
+        self._since, self._evicted = [], False
+
+        def load(connection):
+            query = self._youngest.bound({"now": now, "most": FRONT + 1})
+            return list(connection.stream(self._youngest.text, query)), self._filled(connection)
+
+        # What was written before is on disk when the lane that writes has come to this.
+        written = self._table.written()
+        written.addCallback(lambda _: self._database.load(load)).addCallbacks(self._loaded, self._notLoaded)
+
+    def again(self):
+        """
+        The front is no copy of the file any more.
+        """
+        self._cancel()
+        self.isComplete, self._filter = False, None
+        self.begin()
+
+    def stop(self):
+        """
+        Load no more.
+        """
+        self._stopped = True
+        self._cancel()
+
+    def _cancel(self):
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+
+    def _filled(self, connection):
+        """
+        In a thread: a filter with the keys of the file.
+        """
+        ((count,),) = connection.execute(self._count.text).fetchall()
+        filled = KeyFilter(max(2 * count, 4 * FRONT))
+        for (digest,) in connection.stream(self._keys.text):
+            filled.add(digest)
+        return filled
+
+    def _loaded(self, result):
+        """
+        Take the rows in portions, oldest first, so that no request waits for the whole table.
+        """
+        if self._stopped:
+            return
+        rows, filled = result
+        complete = len(rows) <= FRONT
+        del rows[FRONT:]
+
+        def portion():
+            taken = [(digest, tuple(row)) for digest, *row in rows[-_PORTION:] if digest not in self._forgotten]
+            self._table.adopt(taken)
+            del rows[-_PORTION:]
+            if rows:
+                self._next = self._reactor.callLater(0, portion)
+                return
+            self._next = None
+            self.isComplete = complete and not self._evicted
+            self._forgotten.clear()
+            for digest in self._since:
+                filled.add(digest)
+            self._filter, self._since = filled, None
+            self._table.bound()
+
+        portion()
+
+    def _notLoaded(self, failure):
+        failure.trap(BackendError)
+        if not self._stopped:
+            # Until it works again, each miss asks the database itself.
+            self._next = self._reactor.callLater(RETRY, self.begin)
+
+    # What the table tells, and asks
+
+    def lacks(self, digest):
+        """
+        Is a key that is not in the front surely not in the file either?
+        """
+        return self.isComplete or (self._filter is not None and not self._filter.mayHave(digest))
+
+    def most(self):
+        """
+        How many rows the front may have; while the file is read, twice as many.
+        """
+        return FRONT if self._since is None else 2 * FRONT
+
+    def evict(self):
+        """
+        The front is about to drop rows. A filter that has too many keys by now is made anew.
+        """
+        self._evicted = True
+        self.isComplete = self._database is None
+        if self._filter is not None and self._filter.room < 0 and self._since is None:
+            self._filter.room = FRONT
+            self.begin()
+
+    def left(self, digest):
+        """
+        A key is no longer in the front.
+        """
+        if self._filter is not None:
+            self._filter.add(digest)
+        if self._since is not None:
+            self._since.append(digest)
+
+    def forget(self, digests):
+        """
+        Keys are about to be deleted, which the file may refuse.
+        """
+        if self._since is not None:
+            self._forgotten.update(digests)
+        for digest in digests:
+            self.left(digest)
