@@ -157,7 +157,7 @@ class TableLoad:
         """
         A key is no longer in the front.
         """
-        if self._filter is not None:
+        if self._filter is not None and not self._filter.mayHave(digest):  # it has room for so many different ones
             self._filter.add(digest)
         if self._since is not None:
             self._since.append(digest)

@@ -301,6 +301,23 @@ class SQLiteTests(TestCase):
             yield deferLater(reactor, 0.3)
 
     @inlineCallbacks
+    def test_comesAndGoes(self):
+        """
+        A key that leaves the memory again and again takes room in the filter once: the file is not read again.
+        """
+        self.patch(tableload, "FRONT", 20)
+        self.patch(localtable, "EVICTED", 0)
+        store = self.store()
+        yield self.touch(store, ("first",))
+        yield deferLater(reactor, 0.3)
+        rooms = []
+        for _ in range(3):
+            for number in range(50):
+                yield self.touch(store, (str(number),), behind=True)
+            rooms.append(store.table("seen", COLUMNS)._load._filter.room)
+        self.assertEqual(rooms[1], rooms[2])
+
+    @inlineCallbacks
     def test_notDeleted(self):
         """
         A row that the database refuses to delete is still there.
