@@ -3,6 +3,7 @@ Does somebody send too much?
 """
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, Literal
 
 from ppolicy.check import parameter
@@ -265,6 +266,8 @@ class DOS(LimitCheck):
             n = _number(data.get("size"))
         else:
             n = self.weight(data)
+            if not isinstance(n, int | float) or not isfinite(n):  # no sum could be made of it, or none ever again
+                raise ValueError(f"weight must return a number, not {n!r:.100}")
         return n if self.perRecipient or not recipients else n / recipients
 
     def _giveBack(self, data):

@@ -9,6 +9,7 @@ from itertools import chain
 
 from sqlalchemy import bindparam, delete, literal_column, select
 from sqlalchemy.dialects.sqlite import insert
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ppolicy import tableload
@@ -56,6 +57,8 @@ class LocalTable:
     @ivar _flushes, _deletions: digests of the rows of write-behind that are being written, and being deleted.
     @ivar _load: what the front has of the file.
     """
+
+    log = Logger()
 
     def __init__(self, store, schema, columns):
         self.bridge = store.bridge
@@ -146,10 +149,11 @@ class LocalTable:
         """
         Drop from the front what was not touched for longest, if there is too much.
         """
-        rows, dirty, shown = self._rows, self._dirty, self._shown
+        rows, shown = self._rows, self._shown
         if len(rows) <= self._load.most():
             return
         self._load.evict()
+        dirty = self._dirty
         while len(rows) > tableload.FRONT:
             digest, _ = rows.popitem(last=False)
             self._load.left(digest)
@@ -496,7 +500,7 @@ class LocalTable:
         self._flushes.append(self._dirty)
         dirty, self._dirty = list(self._dirty.values()), {}
         if self.kind == "value":
-            dirty = list(map(self._asText, dirty))
+            dirty = [entry for entry in map(self._asText, dirty) if entry is not None]
         for start in range(0, len(dirty), _PORTION):
             portion = dirty[start : start + _PORTION]
             self._flushing += 1
@@ -509,11 +513,18 @@ class LocalTable:
     def _asText(self, entry):
         """
         What is to be written, with a text for a list; in the front as well, where that takes less room.
+
+        @return: None for a list that has something in it which JSON does not know; it is forgotten.
         """
         digest, value, expires, *columns = entry
         if value.__class__ is str:
             return entry
-        value = encoded(value)
+        try:
+            value = encoded(value)
+        except (TypeError, ValueError):  # it must keep no other row from being written
+            self.log.failure("a row of table {table} is no JSON", table=self.name)
+            self._rows.pop(digest, None)
+            return None
         if digest in self._rows:
             self._rows[digest] = value, expires
         return digest, value, expires, *columns

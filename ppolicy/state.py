@@ -136,17 +136,17 @@ class StateStore:
         self._flushing = self.bridge.reactor.callLater(FLUSH, self._flush)
 
     def _flush(self):
+        self._flushLater()  # first, as what goes wrong with one table must not end it
         for table in self.tables.values():
             table.flush()
-        self._flushLater()
 
     def _purgeLater(self):
         self._purging = self.bridge.reactor.callLater(PURGE, self._purge)
 
     def _purge(self):
+        self._purgeLater()
         for table in self.tables.values():
             table.purge()
-        self._purgeLater()
 
 
 def _name(key):

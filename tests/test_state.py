@@ -143,6 +143,20 @@ class Add:
         return row, bool(self.n), (row[0], now)
 
 
+class Keep:
+    """
+    A step that keeps a list, whatever is there.
+    """
+
+    lives = 100.0
+
+    def __init__(self, row):
+        self.row = row
+
+    def __call__(self, row, now):
+        return self.row, True, None
+
+
 class ChangeTests(SynchronousTestCase):
     """
     What change() promises, in memory.
@@ -358,6 +372,25 @@ class SQLiteTests(TestCase):
         self.addCleanup(connection.close)
         found = dict(connection.execute("SELECT sender, value FROM sums"))
         self.assertEqual({str(number): f"[{4 * number}]" for number in range(1, 10)}, found)
+
+    @inlineCallbacks
+    def test_noJSON(self):
+        """
+        A list that cannot be written keeps no other one from it, now or later.
+        """
+        store = self.store()
+        table = store.table("sums", COLUMNS, "value")
+        for number in range(3):
+            for what in (1, object(), 2):
+                step = Keep([what])
+                yield self.bridge.run(table.change, (f"{number}", f"{what!r}"), step, ("", f"{number}"), True)
+            yield deferLater(reactor, 0.5)
+            self.assertEqual(1, len(self.flushLoggedErrors(TypeError)))
+        yield self.close(store)
+        connection = sqlite3.connect(self.path)
+        self.addCleanup(connection.close)
+        found = sorted(connection.execute("SELECT recipient, value FROM sums"))
+        self.assertEqual([(f"{number}", f"[{what}]") for number in range(3) for what in (1, 2)], found)
 
     @inlineCallbacks
     def test_hostileTexts(self):

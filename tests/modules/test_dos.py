@@ -3,6 +3,7 @@ Tests for the DOS check module.
 """
 
 import math
+from decimal import Decimal
 
 import pytest
 from twisted.internet.defer import inlineCallbacks
@@ -386,6 +387,17 @@ class WeightTests(Base):
         for number, (parameters, changes, expected) in enumerate(table):
             self.start(**parameters)
             self.assertEqual([(str(number), expected)], self.check(sender=str(number), **changes)[1])
+
+    def test_noWeight(self):
+        """
+        A function that returns no number to count with is at fault, and what was counted before stays.
+        """
+        weights = [1, Decimal(1), math.nan, math.inf, "1", None, 1]
+        self.start(weight=lambda data: weights.pop(0), limits=[(1, 60)])
+        self.assertEqual(-1, self.check()[0])
+        while len(weights) > 1:
+            self.assertIn("weight", str(self.assertRaises(ValueError, self.check)))
+        self.assertEqual(1, self.check()[0])
 
     def test_fractions(self):
         """
