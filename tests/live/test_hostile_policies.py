@@ -51,7 +51,10 @@ class Evils:
 
     def start(self):
         self.server.configure(CONFIGURATION.read_text(encoding="utf-8"), **self._options)
+        before = len(self.server.output)
         self.server.start()
+        # It answers before it says so; the tests count lines.
+        self.server.waitForLog(" serves ", start=before)
         self.cached = self.ask(where="cached")
 
     def revive(self):
