@@ -61,9 +61,17 @@ def parseWhole(data):
         template = _template(tail)
         if template is None:
             return None
-    attributes = template.copy()
-    attributes.update(zip(_HEAD, match.groups()))  # noqa: B905 - as many groups as names
-    return _asEver(attributes) if "<" in text or "=unknown\n" in text else attributes
+    made = template.copy()
+    # Each by its name: that takes half the time of update() with L{_HEAD}.
+    # fmt: off
+    (
+        made["request"], made["protocol_state"], made["protocol_name"], made["client_address"],
+        made["client_name"], made["client_port"], made["reverse_client_name"], made["server_address"],
+        made["server_port"], made["helo_name"], made["sender"], made["recipient"],
+        made["recipient_count"], made["queue_id"], made["instance"], made["size"],
+    ) = match.groups()
+    # fmt: on
+    return _asEver(made) if "<" in text or made["client_name"] == "unknown" else made
 
 
 def _attributes(text):
