@@ -77,12 +77,13 @@ class GeoFile:
     safe meanwhile.
 
     @ivar problem: a sentence about why the file is not what C{find()} looks in, else None.
+    @ivar seen: what the file looked like when it was last read.
     """
 
     def __init__(self, path):
         self.path = Path(path)
         self.problem = None
-        self._seen = ()  # what the file looked like when it was last read: never yet
+        self.seen = ()  # never yet
         self._use(_Content())
 
     def status(self):
@@ -135,11 +136,11 @@ class GeoFile:
 
         @return: True when there is something new.
         """
-        if self._look() == self._seen:
+        if self._look() == self.seen:
             return False
         try:
             content = self._read()
-            if self._look() != self._seen:
+            if self._look() != self.seen:
                 raise ConfigError(Mistake("it is being written", self.path))
             if self.hasCountries and not content.hasCountries:
                 raise ConfigError(Mistake("there are no countries in it any more", self.path))
@@ -161,10 +162,10 @@ class GeoFile:
         self._find = lru_cache(REMEMBERED)(content.find)
 
     def _read(self):
-        self._seen = None
+        self.seen = None
         try:
             status = self.path.stat()
-            self._seen = looks = _looks(status)
+            self.seen = looks = _looks(status)
             found = _contents.get((self.path, looks))
             if found is not None:
                 return found
@@ -177,8 +178,8 @@ class GeoFile:
                 octets = stream.read(status.st_size)
         except OSError as error:
             # A mode may be put right without the content being changed, and it costs little to try.
-            if self._seen is not None:
-                self._seen = ()
+            if self.seen is not None:
+                self.seen = ()
             raise ConfigError(Mistake(error.strerror or str(error), self.path)) from error
         try:
             content = _Content(octets, self.path)

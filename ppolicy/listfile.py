@@ -250,6 +250,7 @@ class ListFile:
 
     @ivar problem: a sentence about why the file is not what C{find()} looks in, else None.
     @ivar warnings: L{Mistake}s that do not keep the file from being used.
+    @ivar seen: what the file looked like when it was last read.
     """
 
     def __init__(self, path, caseSensitive=False):
@@ -258,7 +259,7 @@ class ListFile:
         self.warnings = []
         self._caseSensitive = caseSensitive
         self._entries = Entries()
-        self._seen = ()  # what the file looked like when it was last read: never yet
+        self.seen = ()  # never yet
 
     def __len__(self):
         return len(self._entries)
@@ -287,7 +288,7 @@ class ListFile:
         """
         Is the file another than the one last read, be it gone?
         """
-        return self._look() != self._seen
+        return self._look() != self.seen
 
     def refresh(self):
         """
@@ -320,10 +321,10 @@ class ListFile:
         self._entries = entries
 
     def _octets(self):
-        self._seen = None
+        self.seen = None
         try:
             status = self.path.stat()
-            self._seen = _looks(status)
+            self.seen = _looks(status)
             # Opening a named pipe would wait for somebody who writes to it.
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigError(Mistake("it is no file", self.path))
@@ -334,8 +335,8 @@ class ListFile:
                 return stream.read(status.st_size)
         except OSError as error:
             # A mode may be put right without the content being changed, and it costs little to try.
-            if self._seen is not None:
-                self._seen = ()
+            if self.seen is not None:
+                self.seen = ()
             raise ConfigError(Mistake(error.strerror or str(error), self.path)) from error
 
     def _look(self):

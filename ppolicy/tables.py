@@ -94,7 +94,12 @@ class TableService:
         """
         The opposite of L{watch}.
         """
-        self._files.pop(file, None)
+        changed = self._files.pop(file, None)
+        # Who watches it after a reload may have read more than this one: for him nothing changes any more.
+        if changed is not None and any(
+            one.path == file.path and one.seen != file.seen for one in list(self._files)
+        ):
+            changed()
 
     def changed(self, name):
         """

@@ -1,5 +1,5 @@
 """
-What a reload leaves behind: nothing.
+What a reload leaves behind: nothing, and nothing that is true no longer.
 """
 
 import gc
@@ -62,3 +62,28 @@ def test_freed(tmp_path, kind):
         assert [one() for one in remains] == [None, None]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("isNew", [True, False])
+def test_listChangedBeforeReload(tmp_path, isNew):
+    """
+    A list that was changed just before a reload is read by the next generation only: what is cached of it is
+    forgotten, and else kept.
+    """
+    path = tmp_path / "friends"
+    path.write_text("alice@example.net\n")
+    serving = Serving(
+        tmp_path,
+        f"modules = {{'friends': ('List', {{'param': 'sender', 'file': {str(path)!r}}})}}\n"
+        "def check(factory, data, port):\n"
+        "    return 'WARN', str(factory.check('friends', data)[0])\n",
+    )
+    assert serving.ask(sender="bob@example.net") == "action=WARN -1\n\n"
+    if isNew:
+        path.write_text("alice@example.net\nbob@example.net\n")
+    server = serving.server
+    old, server.generation = server.generation, Generation(2, config.load(serving.path), server)
+    server.generation.start(old)
+    server.retire(old)
+    assert len(server.cache) == (0 if isNew else 1)
+    assert serving.ask(sender="bob@example.net") == f"action=WARN {1 if isNew else -1}\n\n"
