@@ -56,7 +56,7 @@ def explain(server, generation, data):
             "error": error,
         }
 
-    return server.bridge.run(work, timeout=generation.options.requestTimeout)
+    return _run(server, generation, work, generation.options.requestTimeout)
 
 
 def tryCheck(server, generation, name, data, arguments):
@@ -71,7 +71,7 @@ def tryCheck(server, generation, name, data, arguments):
         factory.check(name, data, *arguments)
         return {"steps": describedSteps(factory.steps)}
 
-    return server.bridge.run(work, timeout=generation.options.requestTimeout)
+    return _run(server, generation, work, generation.options.requestTimeout)
 
 
 def carryOut(server, generation, request):
@@ -117,4 +117,20 @@ def carryOut(server, generation, request):
             log.info("{by}: {what}", by=request.get("by", "command"), what=escaped(what)[:_LONGEST])
         return answer
 
-    return server.bridge.run(work, timeout=COMMAND)
+    return _run(server, generation, work, COMMAND)
+
+
+def _run(server, generation, work, timeout):
+    """
+    Do some work with the checks of a generation. A reload replaces it meanwhile, but does not stop it.
+    """
+
+    def held():
+        generation.active += 1
+        try:
+            return work()
+        finally:
+            generation.active -= 1
+            server.retire(generation)
+
+    return server.bridge.run(held, timeout=timeout)

@@ -8,6 +8,7 @@ import weakref
 import pytest
 
 from ppolicy import config
+from ppolicy.dryrun import explain
 from ppolicy.policy import Generation
 from tests.serving import POSTFIX, Serving
 
@@ -87,3 +88,38 @@ def test_listChangedBeforeReload(tmp_path, isNew):
     server.retire(old)
     assert len(server.cache) == (0 if isNew else 1)
     assert serving.ask(sender="bob@example.net") == f"action=WARN {1 if isNew else -1}\n\n"
+
+
+def test_explainedOverReload(tmp_path):
+    """
+    A generation that was replaced goes on until what an administrator has asked of it is answered.
+    """
+    serving = Serving(
+        tmp_path,
+        "from ppolicy.check import Check, wait\n"
+        "from twisted.internet.defer import Deferred\n"
+        "waiting, stopped = [], []\n"
+        "class Slow(Check):\n"
+        "    blocking = False\n"
+        "    def stop(self):\n        stopped.append(self)\n"
+        "    def check(self, data):\n"
+        "        waiting.append(Deferred())\n"
+        "        return wait(waiting[-1]), None\n"
+        "modules = {'slow': (Slow, {})}\n"
+        "def check(factory, data, port):\n"
+        "    factory.check('slow', data)\n"
+        "    return 'WARN', str(factory.check('slow', data)[0])\n",
+    )
+    server, old = serving.server, serving.generation
+    names = old.configuration.policy.__globals__
+    answers = []
+    explain(server, old, {}).addBoth(answers.append)
+    server.generation = Generation(2, config.load(serving.path), server)
+    server.generation.start(old)
+    server.retire(old)
+    for number in range(2):
+        assert names["stopped"] == []
+        names["waiting"][number].callback(1)
+        serving.clock.advance(0)
+    assert (answers[0]["action"], answers[0]["error"]) == ("WARN 1", None)
+    assert len(names["stopped"]) == 1
