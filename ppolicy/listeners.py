@@ -96,6 +96,14 @@ def isSame(wanted, other):
     )
 
 
+def isInTheWay(wanted, other):
+    """
+    May it be the other parsed port that keeps this one from being bound?
+    """
+    isEndpoint = isinstance(wanted, Endpoint) or isinstance(other, Endpoint)
+    return not isEndpoint and (isSame(wanted, other) or isSame(other, wanted))
+
+
 def _number(port):
     if not 0 <= port <= 65535:
         raise ValueError(f"{shown(port)} is no port number, these are 1 to 65535")

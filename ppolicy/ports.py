@@ -41,7 +41,7 @@ class Ports:
         bound = {}
         try:
             for value in values:
-                for wanted in listeners.parsePort(value, folder):
+                for wanted in map(self._asOpen, listeners.parsePort(value, folder)):
                     port = self._open.get(wanted) or self._listen(wanted)
                     if port is not None:
                         bound[wanted] = port
@@ -51,7 +51,23 @@ class Ports:
             raise
         return bound
 
+    def _asOpen(self, wanted):
+        """
+        The same address as it is open: 10031 has ::1 where the host has it, '[::1]:10031' in any case.
+        """
+        same = (one for one in self._open if isinstance(wanted, listeners.Tcp) and one[:2] == wanted[:2])
+        return next(same, wanted)
+
     def _listen(self, wanted):
+        try:
+            return self._listening(wanted)
+        except ConfigError as error:
+            own = [listeners.describe(one) for one in self._open if listeners.isInTheWay(wanted, one)]
+            if not own:
+                raise
+            raise ConfigError(f"{error}; this server has {own[0]} open: start it again to change that") from None
+
+    def _listening(self, wanted):
         passed = listeners.passed(wanted, self._inherited)
         if passed is not None and not listeners.isWrapped(wanted):
             return passed.listen(self._reactor, self._makeFactory())

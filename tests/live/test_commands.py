@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from .ports import freePort
+
 POLICY = """
 modules = {'greylist': ('Greylist', {'delay': 300}), 'dummy': ('Dummy', {})}
 def check(factory, data, port):
@@ -153,6 +155,29 @@ def test_reloadPorts(makeServer):
     assert code == 1
     assert "/nowhere/at/all" in out
     server.request(MAIL)
+
+
+def test_reloadSamePorts(makeServer):
+    """Ports that are open already may be written in another way; what only a new start can change is told."""
+    server = makeServer(POLICY)
+    text, port, path = server.configuration.read_text(), freePort(), f"unix:{server.folder}/policy.sock"
+
+    def reload(value):
+        server.configuration.write_text(text.replace(f"ppolicyPort = {server.port}", f"ppolicyPort = {value!r}"))
+        return command(server, "reload")
+
+    for value in (port, [f"127.0.0.1:{port}", f"[::1]:{port}"], f"127.0.0.1:{port}", port, path):
+        assert reload(value)[0] == 0, value
+    server.address = f"{server.folder}/policy.sock"
+    server.request(MAIL)
+    code, out = reload(f"{path}:mode=666")
+    assert code == 1
+    assert f"this server has {path} open: start it again to change that" in out
+    assert reload(port)[0] == 0
+    code, out = reload(f"*:{port}")
+    assert code == 1
+    assert f"this server has 127.0.0.1:{port} open: start it again to change that" in out
+    assert not Path(server.address).exists()
 
 
 def test_changesForTheNextStart(makeServer):
