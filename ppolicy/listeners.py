@@ -309,11 +309,15 @@ def removeStale(path, option):
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            Path(path).unlink(missing_ok=True)
+            pass
         except OSError as problem:
             raise ConfigError(f"{option}: {path} is in use: {problem.strerror}") from None
         else:
             raise ConfigError(f"{option}: {path} is in use by a running server")
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as problem:
+        raise ConfigError(f"{option}: {path} was left by another server: {problem.strerror}; remove it") from None
 
 
 def describe(wanted):

@@ -501,6 +501,14 @@ def test_privileges(makeServer, tmp_path):
     assert (stat.S_IMODE(control.st_mode), control.st_uid, control.st_gid) == (0o660, user.pw_uid, group.gr_gid)
     for name in ("ppolicy.sqlite", "requests.log", "lock"):
         assert (server.stateDir / name).stat().st_uid == user.pw_uid
+    both = server.configuration.read_text()
+    server.configuration.write_text(both.replace(repr(ports[1]), ""))
+    assert server.reload().returncode == 0
+    server.configuration.write_text(both)
+    done = server.reload()
+    assert done.returncode == 1
+    assert f"{folder}/sock was left by another server: Permission denied; remove it" in done.stdout
+    assert server.request() == expected
     server.terminate()
     assert "Traceback" not in server.log()
     server.start().terminate()  # the socket that it could not remove is no obstacle
