@@ -231,10 +231,12 @@ class PPolicyService(Service):
         self._lock = statefolder.lockFolder(folder)
 
     def _listenControl(self, path):
-        listeners.removeStale(path, "controlSocket")
         verbs = Verbs(self)
-        self._control = self._reactor.listenUNIX(
-            str(path), ControlListener(verbs.table(), verbs.streams()), mode=0o660
+        self._control = listeners.listen(
+            self._reactor,
+            listeners.Unix(path, 0o660, -1, -1),
+            ControlListener(verbs.table(), verbs.streams()),
+            "controlSocket",
         )
         if self.configuration.options.metrics is not None:
             from ppolicy import metrics

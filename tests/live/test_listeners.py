@@ -125,6 +125,25 @@ def test_socketInUse(listening):
     assert ask(str(server.folder / "here.sock")).startswith("WARN ")
 
 
+def test_controlSocketNowhere(listening):
+    """Where the control socket cannot be made, the start is refused with a sentence."""
+    server = listening(freePort())
+    server.terminate()
+    path = server.folder / "nowhere" / "control.sock"
+    with server.configuration.open("a") as file:
+        file.write(f"controlSocket = {str(path)!r}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "ppolicy", "run", "-c", str(server.configuration)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"controlSocket: cannot listen on {path}: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_endpoint(listening):
     """A Twisted endpoint string is taken as it is."""
     port = freePort()
