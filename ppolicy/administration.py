@@ -9,6 +9,7 @@ import json
 import click
 
 from ppolicy import completion, controlclient
+from ppolicy.errors import PPolicyError
 from ppolicy.terminal import configured, controlSocket, echoJSON, found, printsJSON, progress, show, table
 
 # Rows of an import that are sent to the server at once.
@@ -251,7 +252,7 @@ def removeFromList(chosen, path, asJson, table, values):
 
 @lists.command("import")
 @_table
-@click.argument("file", type=click.File(encoding="utf-8", errors="surrogateescape"), default="-")
+@click.argument("file", type=click.File(encoding="utf-8-sig", errors="surrogateescape"), default="-")
 @click.pass_obj
 def importList(chosen, path, asJson, table, file):
     """
@@ -260,7 +261,7 @@ def importList(chosen, path, asJson, table, file):
     A row has the values of the columns that are compared, and of those beside them or not. What is there already
     gets the new values beside it.
     """
-    rows = [[one.strip() for one in row] for row in csv.reader(file) if row and not row[0].startswith("#")]
+    rows = _rows(file)
     added = 0
 
     def dialogue(bar):
@@ -272,6 +273,22 @@ def importList(chosen, path, asJson, table, file):
     with progress("rows", len(rows), asJson) as bar:
         converse(path, dialogue(bar))
     show({"added": added}, asJson)
+
+
+def _rows(file):
+    """
+    The rows of a CSV file, without comments and blank lines. An empty value, such as the sender of bounces, is
+    C{""}: a line of white space is none.
+    """
+    reader = csv.reader(file)
+    try:
+        return [
+            [one.strip() for one in row]
+            for row in reader
+            if row and not row[0].startswith("#") and not (len(row) == 1 and row[0].isspace())
+        ]
+    except csv.Error as error:
+        raise PPolicyError(f"{file.name}: line {reader.line_num}: {error}") from None
 
 
 def portions(rows):

@@ -361,6 +361,27 @@ def test_bar(site):
     assert "100%" in shown
 
 
+# What is read
+
+
+def test_importedAsMeant(site):
+    """A line of white space is no empty value, and the mark at the begin of a file of Windows is none either."""
+    rows = site / "rows.csv"
+    rows.write_bytes(b'\xef\xbb\xbfalice@example.net\r\n \t\r\n\r\n""\r\n bob@example.net \r\n')
+    assert run(site, "list", "friends", "import", str(rows)).stdout == "added: 3\n"
+    found = json.loads(run(site, "list", "friends", "show", "--json").stdout)["rows"]
+    assert [list(row.values())[0] for row in found] == ["", "alice@example.net", "bob@example.net"]
+
+
+def test_importOfNoCSV(site):
+    """What is no CSV is told with its line."""
+    rows = site / "rows.csv"
+    rows.write_text("alice@example.net\n" + '"' + "bob@example.net\n" * 10_000)
+    done = run(site, "list", "friends", "import", str(rows))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{rows}: line ")
+
+
 # How it ends
 
 
