@@ -258,9 +258,9 @@ class _Reading(Reading):
             self.mistake("check must take three arguments: check(factory, data, port)", line)
             return None
         known = self.names.get("modules")
-        for name, where in self.places.asked(signature):
+        for method, name, where in self.places.asked(signature):
             if isinstance(known, dict) and name not in known:
-                self.mistake(f"factory.check: there is no {name!r} in modules{didYouMean(name, known)}", where)
+                self.mistake(f"factory.{method}: there is no {name!r} in modules{didYouMean(name, known)}", where)
         return policy
 
 
@@ -463,20 +463,32 @@ class _Places:
 
     def asked(self, signature):
         """
-        (check name, line) of each C{factory.check('name', …)} in the file, the name written out.
+        (method, check name, line) of each C{factory.check('name', …)} and C{factory.checkAll(data, 'name', …)} in
+        the file, the name written out.
         """
         factory = next(iter(signature.parameters), None)
         for node in ast.walk(self.tree):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and node.func.attr == "check"
                 and isinstance(node.func.value, ast.Name)
                 and node.func.value.id == factory
-                and node.args
-                and isinstance(node.args[0], ast.Constant)
             ):
-                yield node.args[0].value, node.lineno
+                for name in _asked(node.func.attr, node.args):
+                    if isinstance(name, ast.Constant):
+                        yield node.func.attr, name.value, node.lineno
+
+
+def _asked(method, arguments):
+    """
+    The arguments of a method of the factory that name checks.
+    """
+    if method == "check":
+        return arguments[:1]
+    if method == "checkAll":
+        several = ast.Tuple | ast.List  # a name with further arguments for its check()
+        return [one.elts[0] if isinstance(one, several) and one.elts else one for one in arguments[1:]]
+    return []
 
 
 def _statements(tree):
