@@ -143,8 +143,8 @@ def explain(configuration, datas, write):
 
     @return: a list of dictionaries as from L{ppolicy.dryrun.explain}.
     """
-    if write and controlPath(configuration).exists():
-        path = controlPath(configuration)
+    path = controlPath(configuration)
+    if write and controlclient.isServed(path):
         return [controlclient.ask(path, "explain", request=data) for data in datas]
 
     @inlineCallbacks

@@ -3,6 +3,7 @@ Tests for the ppolicy command, as far as it needs no running server.
 """
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -109,6 +110,16 @@ def test_explainWrite(run):
     )
     seconds = int(out.rpartition(", ")[2].rstrip(")\n"))
     assert seconds < 300
+
+
+def test_explainWriteAfterCrash(run, tmp_path):
+    """The socket of a server that was killed is no server."""
+    (tmp_path / "state").mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "state" / "control.sock"))
+    code, out, err = run("explain", "--write", stdin=REQUEST)
+    assert (code, err) == (0, "")
+    assert "action=" in out
 
 
 def test_explainError(run):
