@@ -347,7 +347,7 @@ class Factory:
         except DeadlineExceeded:
             raise
         except BaseException:
-            result = (0, f"{slot.name} failed with exception")
+            result = (0, f"{slot.name} failed with exception", 0)  # for those who wait; not for the cache
             raise
         finally:
             gate = inFlight.pop(key)

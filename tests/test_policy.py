@@ -204,6 +204,9 @@ def test_singleFlightFailure(serve):
     replies = [transport.value() for _, transport in connections]
     assert replies == [b"action=WARN 0 w failed with exception\n\n"] * 2
     assert not serving.generation.inFlight
+    assert not len(serving.server.cache)
+    serving.connect()[0].dataReceived(b"sender=a\nask=w\n\n")
+    assert serving.calls == ["a", "a"]
 
 
 ONCE = "class Once(Probe):\n    once = True\n    def hashArg(self, data):\n        return 0\n"
