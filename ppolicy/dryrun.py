@@ -111,7 +111,7 @@ def carryOut(server, generation, request):
         answer = method(slot.check, **arguments)
         if method.changes:
             for one in slots.values():
-                server.cache.flush(one.token)
+                generation.forget(one.name)
             server.repeats.flush()
             what = f"{family} {slot.name} {request['command']} {json.dumps(arguments)}"
             log.info("{by}: {what}", by=request.get("by", "command"), what=escaped(what)[:_LONGEST])

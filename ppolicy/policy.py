@@ -29,7 +29,8 @@ class _Slot:
     """
     A started check with what asking it needs, looked up once.
 
-    @ivar token: stands for the check in the cache; kept over a reload that did not change type or parameters.
+    @ivar token: stands for the check in the cache until its results are forgotten; kept over a reload that did not
+        change type or parameters.
     """
 
     def __init__(self, spec, check):
@@ -94,7 +95,7 @@ class Generation:
             try:
                 check = spec.create()
                 self.server.services.equip(check)
-                check.forgetResults = functools.partial(self._forget, spec.name)
+                check.forgetResults = functools.partial(self.forget, spec.name)
                 check.dryRun = self.server.dryRun
                 check.factory = self
                 check.start()
@@ -121,10 +122,14 @@ class Generation:
                 slot.asked, slot.hits = old.asked, old.hits
                 slot.failures, slot.seconds = old.failures, old.seconds
 
-    def _forget(self, name):
+    def forget(self, name):
+        """
+        What a check has answered so far is true no longer, nor may be what it is being asked now.
+        """
         slot = self.slots.get(name)
         if slot is not None:
             self.cache.flush(slot.token)
+            slot.token = str(next(_tokens))
 
     def _refusals(self, spec, error):
         where = f"{spec.name} ({spec.cls.__name__})"

@@ -209,6 +209,22 @@ def test_singleFlightFailure(serve):
     assert serving.calls == ["a", "a"]
 
 
+def test_forgottenMeanwhile(serve):
+    """An answer that is under way when what was answered so far is forgotten is not kept."""
+    serving = serve("{'w': (Waiting, {})}")
+    connections = [serving.connect() for _ in range(2)]
+    connections[0][0].dataReceived(b"sender=a\nask=w\n\n")
+    serving.generation.slots["w"].check.forgetResults()
+    connections[1][0].dataReceived(b"sender=a\nask=w\n\n")
+    assert serving.calls == ["a", "a"]
+    serving.waiting[1].callback("new")
+    serving.waiting[0].callback("old")
+    serving.clock.pump([0, 0])
+    replies = [transport.value() for _, transport in connections]
+    assert replies == [b"action=WARN 1 old\n\n", b"action=WARN 1 new\n\n"]
+    assert serving.ask(sender="a", ask="w") == "action=WARN 1 new\n\n"
+
+
 ONCE = "class Once(Probe):\n    once = True\n    def hashArg(self, data):\n        return 0\n"
 
 
