@@ -29,8 +29,9 @@ class _Slot:
     """
     A started check with what asking it needs, looked up once.
 
-    @ivar token: stands for the check in the cache until its results are forgotten; kept over a reload that did not
-        change type or parameters.
+    @ivar token: stands for the check in the cache until its results are forgotten; C{mark} stands for it among
+        the answers to requests that Postfix may send again. Both are kept over a reload that did not change type
+        or parameters.
     """
 
     def __init__(self, spec, check):
@@ -42,7 +43,7 @@ class _Slot:
         self.coroutine = inspect.iscoroutinefunction(check.check)
         self.blocking = check.blocking is not False and not self.coroutine
         self.once = check.once
-        self.token = str(next(_tokens))
+        self.token = self.mark = str(next(_tokens))
         self.ttl = (check.cacheUnknown, check.cachePositive, check.cacheNegative)
         prefix = f"{check.saveResultPrefix}{spec.name}"
         self.prefix = prefix if check.saveResult else None
@@ -78,6 +79,7 @@ class Generation:
         self.active = 0
         self.stopped = False
         self.slots = {}
+        self._unchanged = set()
         self.inFlight = {}
         self.timeout = self.options.requestTimeout
         self.fatal = self.encoder.encode(self.options.returnOnFatalError, {})
@@ -106,30 +108,32 @@ class Generation:
         if mistakes:
             self.stop()
             raise ConfigError(*mistakes)
-        if predecessor is not None:
-            for name, slot in self.slots.items():
-                old = predecessor.slots.get(name)
-                if old is not None and slot.same(old):
-                    slot.token = old.token
+        former = predecessor.slots if predecessor is not None else {}
+        self._unchanged = {name for name, slot in self.slots.items() if name in former and slot.same(former[name])}
 
     def countOn(self, predecessor):
         """
-        Take over the place of another one: what was counted of a check is counted since the server's start.
+        Take over the place of another one: what was counted of a check is counted since the server's start, and
+        what is cached of one that did not change is of use.
         """
         for name, slot in self.slots.items():
             old = predecessor.slots.get(name)
             if old is not None:
                 slot.asked, slot.hits = old.asked, old.hits
                 slot.failures, slot.seconds = old.failures, old.seconds
+                if name in self._unchanged:
+                    slot.token, slot.mark = old.token, old.mark
 
     def forget(self, name):
         """
         What a check has answered so far is true no longer, nor may be what it is being asked now.
         """
-        slot = self.slots.get(name)
-        if slot is not None:
-            self.cache.flush(slot.token)
-            slot.token = str(next(_tokens))
+        # Looking for it in the cache takes milliseconds, and a request may change a list: under another token it
+        # is not found any more, and leaves the cache with what is old. Who has taken our place has the same token.
+        for generation in (self, self.server.generation):
+            slot = generation.slots.get(name) if generation is not None else None
+            if slot is not None:
+                slot.token = str(next(_tokens))
 
     def _refusals(self, spec, error):
         where = f"{spec.name} ({spec.cls.__name__})"
@@ -369,7 +373,7 @@ class Factory:
             return self._run(slot, data, args, keywords)
         # No attribute has a line feed in it.
         key = (
-            f"{slot.token}\n{instance}\n{get('protocol_state')}\n{get('recipient')}\n{get('policy_context')}"
+            f"{slot.mark}\n{instance}\n{get('protocol_state')}\n{get('recipient')}\n{get('policy_context')}"
             f"\n{(args, keywords) if args or keywords else ''}"
         )
         repeats = self.generation.server.repeats

@@ -57,6 +57,7 @@ def test_freed(tmp_path, kind):
         remains = [weakref.ref(old), weakref.ref(old.slots["it"].check)]
         server.generation = serving.generation = Generation(2, config.load(serving.path), server)
         server.generation.start(old)
+        server.generation.countOn(old)
         server.retire(old)
         del old
         serving.clock.advance(1)
@@ -85,9 +86,10 @@ def test_listChangedBeforeReload(tmp_path, isNew):
     server = serving.server
     old, server.generation = server.generation, Generation(2, config.load(serving.path), server)
     server.generation.start(old)
+    server.generation.countOn(old)
     server.retire(old)
-    assert len(server.cache) == (0 if isNew else 1)
     assert serving.ask(sender="bob@example.net") == f"action=WARN {1 if isNew else -1}\n\n"
+    assert server.generation.slots["friends"].hits == (0 if isNew else 1)
 
 
 def test_explainedOverReload(tmp_path):
@@ -116,6 +118,7 @@ def test_explainedOverReload(tmp_path):
     explain(server, old, {}).addBoth(answers.append)
     server.generation = Generation(2, config.load(serving.path), server)
     server.generation.start(old)
+    server.generation.countOn(old)
     server.retire(old)
     for number in range(2):
         assert names["stopped"] == []
