@@ -140,6 +140,7 @@ class PPolicyService(Service):
         self._control = None
         self._metrics = None
         self._lock = None
+        self._folder = None  # of the state, which a reload does not change
         self.writer = None
         self._logging = None
         self.started = time.time()
@@ -187,13 +188,14 @@ class PPolicyService(Service):
         self._logging = ToTwisted()
         logging.getLogger().addHandler(self._logging)
         self._setLogLevel(options)
-        self._takeFolder(options, stateFolder(configuration))
+        self._folder = stateFolder(configuration)
+        self._takeFolder(options, self._folder)
         self.writer = LineWriter(_target(configuration))
         try:
             self.writer.start()
         except OSError as error:
             raise ConfigError(f"logTarget: {self.writer.target}: {error.strerror}") from None
-        self._tellDecisions(options, _privacy(configuration))
+        self._tellDecisions(options, self._privacy(options))
         if options.requestLog and self.writer.goesNowhere():
             self.log.warn(
                 "request lines go to stdout, which is /dev/null here; set logTarget to a file or 'syslog'"
@@ -253,6 +255,9 @@ class PPolicyService(Service):
     def _setLogLevel(self, options):
         level = options.logLevel
         logging.getLogger().setLevel(level.upper() if isinstance(level, str) else level)
+
+    def _privacy(self, options):
+        return Privacy(readKey(self._folder)) if options.privacy == "hash" else None
 
     def _tellDecisions(self, options, privacy):
         """
@@ -416,7 +421,7 @@ class PPolicyService(Service):
         In a thread, because a configuration may take its time.
         """
         configuration = config.load(self.configuration.path)
-        privacy = _privacy(configuration)
+        privacy = self._privacy(configuration.options)
         self.server.services.prepare(configuration)
         generation = Generation(number, configuration, self.server)
         generation.start(self.server.generation)
@@ -462,10 +467,6 @@ def makeApplication(configuration):
 def _target(configuration):
     options = configuration.options
     return logoption.parse(options.logTarget, configuration.folder, options.domain)
-
-
-def _privacy(configuration):
-    return Privacy(readKey(stateFolder(configuration))) if configuration.options.privacy == "hash" else None
 
 
 def _within(reactor, deferred, seconds):

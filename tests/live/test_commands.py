@@ -189,6 +189,27 @@ def test_changesForTheNextStart(makeServer):
     assert "workerThreads has changed: this takes effect when the server is started again" in out
 
 
+@pytest.mark.parametrize("isThere", [False, True])
+def test_privacyOverReload(makeServer, isThere):
+    """Pseudonyms stay the same when a reload finds another folder for the next start."""
+    server = makeServer(POLICY, privacy="hash")
+    server.request(MAIL)
+    other = server.folder / "other"
+    if isThere:
+        other.mkdir()
+    text = server.configuration.read_text()
+    server.configuration.write_text(
+        text.replace(f"stateDir = {str(server.stateDir)!r}", f"stateDir = {str(other)!r}")
+        + f"controlSocket = {str(server.stateDir / 'control.sock')!r}\n"
+    )
+    code, out = command(server, "reload")
+    assert code == 0, out
+    assert "stateDir has changed: this takes effect when the server is started again" in out
+    assert not (other / "privacy.key").exists()
+    server.request(MAIL)
+    assert len(json.loads(command(server, "why", "--json", MAIL["sender"])[1])["decisions"]) == 2
+
+
 def test_explain(makeServer):
     """A dry run beside the running server changes nothing; with --write the server itself is asked."""
     server = makeServer(POLICY)
