@@ -105,7 +105,8 @@ def evaluate(dns, address, helo, sender, timeout=TIMEOUT, voidLimit=VOID_LIMIT, 
 
 def asciiDomain(domain):
     """
-    A domain name with A-labels in place of what is not ASCII (RFC 7208, 4.3).
+    A domain name with A-labels in place of what is not ASCII (RFC 7208, 4.3), and without the dot that may be at
+    its end: Postfix takes mail from C{user@example.net.}, and delivers it as that from C{user@example.net}.
 
     @return: None for what is no domain name of at least two labels.
     """
@@ -114,6 +115,7 @@ def asciiDomain(domain):
             domain = idna.encode(domain, uts46=True).decode("ascii")
         except UnicodeError:
             return None
+    domain = domain.removesuffix(".")
     labels = domain.split(".")
     if len(labels) < 2 or not all(0 < len(label) < 64 for label in labels) or not domain.isprintable():
         return None

@@ -78,17 +78,32 @@ def test_trouble(kind, error):
         ("alice@bücher.example", "x.example", "mailfrom", "xn--bcher-kva.example"),
         ("alice@faß.example", "x.example", "mailfrom", "xn--fa-hia.example"),
         ("alice@BÜCHER.example", "x.example", "mailfrom", "xn--bcher-kva.example"),
+        ("alice@example.net.", "x.example", "mailfrom", "example.net"),
+        ("alice@bücher.example.", "x.example", "mailfrom", "xn--bcher-kva.example"),
+        ("", "mail.example.net.", "helo", "mail.example.net"),
     ],
 )
 def test_identity(sender, helo, identity, domain):
-    """MAIL FROM is what is evaluated, HELO where there is no sender; domains are A-labels."""
+    """MAIL FROM is what is evaluated, HELO where there is no sender; domains are A-labels, without a last dot."""
     found, asked = evaluated({domain: txt("v=spf1 -all")}, sender, helo=helo)
     assert (found.result, found.identity, found.domain) == ("fail", identity, domain)
     assert asked == [(domain, "TXT")]
 
 
 @pytest.mark.parametrize(
-    "helo", ["", "localhost", "[192.0.2.1]", "192.0.2.1", "a..example", ".", "a b.example", "\udcff.x"]
+    "helo",
+    [
+        "",
+        "localhost",
+        "[192.0.2.1]",
+        "192.0.2.1",
+        "a..example",
+        ".",
+        "a.",
+        "a.example..",
+        "a b.example",
+        "\udcff.x",
+    ],
 )
 def test_noDomain(helo):
     """What is no domain name of several labels is none, and nothing is asked."""
