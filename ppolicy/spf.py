@@ -27,6 +27,9 @@ _LONGEST_TERM = 512
 _MOST_DOTS = 127
 # What a record includes, as far as it is known without macros.
 _INCLUDED = re.compile(r" [+?~-]?include:([^ %]+)(?= |$)", re.IGNORECASE)
+# A modifier (RFC 7208, 4.6.1).
+_MODIFIER = re.compile(r"([a-z][a-z0-9_.-]*)=", re.IGNORECASE)
+_KNOWN = ("redirect", "exp")
 # Printable characters behind a backslash, apart from those that make another name of it.
 _ESCAPED = re.compile(r"\\([^0-9.\\])")
 # Characters of an explanation, which goes to the SMTP client.
@@ -147,6 +150,25 @@ def _askable(host):
     A host as it is asked for: the resolver's answers escape what is unusual in a name (RFC 1035, 5.1).
     """
     return _ESCAPED.sub(r"\1", host) if "\\" in host else host
+
+
+def _readable(record):
+    """
+    A record as pyspf reads it rightly: it knows modifiers in small letters only, though case does not matter
+    (RFC 7208, 4.6.1), and wants those that it does not know only once, though they are to be ignored however often
+    they appear (RFC 7208, 6). Of these only the macros have to be right (RFC 7208, 6 and 7.1).
+    """
+    version, *terms = record.split(" ")
+    found, unknown = [version], {}
+    for term in terms:
+        match = _MODIFIER.match(term)
+        if match is None:
+            found.append(term)
+        elif (name := match[1].lower()) in _KNOWN:
+            found.append(f"{name}={term[match.end() :]}")
+        elif "%" in term:
+            unknown[term[match.end() :]] = None
+    return " ".join([*found, *(f"x{number}={text}" for number, text in enumerate(unknown))])
 
 
 class _Explanation(NamedTuple):
@@ -284,7 +306,7 @@ class _Query(spf.query):
             if len(included) > 1:
                 for one in included[: spf.MAX_LOOKUP]:
                     self._resolver.begin(one)
-        return record
+        return record and _readable(record)
 
     def get_explanation(self, spec):
         return _Explanation(spec, self.d)

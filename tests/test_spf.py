@@ -143,6 +143,7 @@ def test_scope(address):
         ("-all exp=why.example.net", "x" * 5000, "x" * 400),
         ("-all exp=nothing.example.net", "", "SPF fail - not authorized"),
         ("-all exp=trouble.example.net", "", "SPF fail - not authorized"),
+        ("-all EXP=why.example.net", "why", "why"),
         ("~all exp=why.example.net", "why", "domain owner discourages use of this host"),
     ],
 )
@@ -181,6 +182,26 @@ def test_voidLimit(count, limit, result, void):
     record = " ".join(f"a:h{i}.example.net" for i in range(count))
     records = {"example.net": txt(f"v=spf1 {record} -all"), **hosts}
     assert evaluated(records, voidLimit=limit)[0].result == result
+
+
+@pytest.mark.parametrize(
+    ("record", "result"),
+    [
+        ("REDIRECT=other.example.net", "softfail"),
+        ("Redirect=other.example.net redirect=other.example.net", "permerror"),
+        ("a=1 ip4:192.0.2.1 a=2 A=3 -all", "pass"),
+        ("a=%{d} a=%{d} b=%{d} a=%{i} -all", "fail"),
+        ("a=1 a=%wrong ip4:192.0.2.1", "permerror"),
+        ("%=x ip4:192.0.2.1", "permerror"),
+    ],
+)
+def test_modifiers(record, result):
+    """
+    The case of a modifier does not matter (RFC 7208, 4.6.1); unknown ones are ignored however often they appear
+    (RFC 7208, 6).
+    """
+    records = {"example.net": txt(f"v=spf1 {record}"), "other.example.net": txt("v=spf1 ~all")}
+    assert evaluated(records)[0].result == result
 
 
 def test_manyNames():
