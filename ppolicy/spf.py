@@ -27,6 +27,9 @@ _LONGEST_TERM = 512
 _MOST_DOTS = 127
 # What a record includes, as far as it is known without macros.
 _INCLUDED = re.compile(r" [+?~-]?include:([^ %]+)(?= |$)", re.IGNORECASE)
+# A macro, and those that always mean the same (RFC 7208, 7.1).
+_MACRO = re.compile(r"(%(?:[%_-]|\{[^}]*\}))")
+_FIXED = {"%%": "%", "%_": " ", "%-": "%20"}
 # A modifier (RFC 7208, 4.6.1).
 _MODIFIER = re.compile(r"([a-z][a-z0-9_.-]*)=", re.IGNORECASE)
 _KNOWN = ("redirect", "exp")
@@ -329,4 +332,13 @@ class _Query(spf.query):
     def expand(self, s, stripdot=True):
         if "%" in s and (len(s) > _LONGEST_TERM or s.count(".") > _MOST_DOTS):
             raise spf.PermError("Macros are too long", s[:80])
-        return super().expand(s, stripdot)
+        if stripdot:
+            return super().expand(s)
+        # An explanation, of which pyspf would drop the beginning when it is longer than a name may be.
+        return "".join(map(self._expanded, _MACRO.split(s)))
+
+    def _expanded(self, part):
+        """
+        A macro of an explanation, or what is between two.
+        """
+        return _FIXED.get(part) or (super().expand(part, False) if "%" in part else part)

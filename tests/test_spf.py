@@ -141,6 +141,8 @@ def test_scope(address):
         ("-all exp=why.example.net", "é", "SPF fail - not authorized"),
         ("-all exp=why.example.net", "%wrong", "SPF fail - not authorized"),
         ("-all exp=why.example.net", "x" * 5000, "x" * 400),
+        ("-all exp=why.example.net", "No. %{i}%_%% " + "a.b " * 70, "No. 192.0.2.1 % " + "a.b " * 70),
+        ("-all exp=why.example.net", "No. %{i} " + "a.b " * 70 + "50%", "SPF fail - not authorized"),
         ("-all exp=nothing.example.net", "", "SPF fail - not authorized"),
         ("-all exp=trouble.example.net", "", "SPF fail - not authorized"),
         ("-all EXP=why.example.net", "why", "why"),
