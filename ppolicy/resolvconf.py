@@ -4,11 +4,11 @@ Which name servers are asked: the option `dnsServers`, else those of the system.
 
 import ipaddress
 import re
+from pathlib import Path
 
-from dns.resolver import NoResolverConfiguration, Resolver
+from ppolicy.address import isAddress
 
 PATH = "/etc/resolv.conf"
-# What the C library asks where nothing is said, resolv.conf(5).
 # Resolvers for everybody, which DNS lists refuse: https://www.spamhaus.org/faqs/dnsbl-usage/
 _PUBLIC = {
     *("8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"),
@@ -16,6 +16,7 @@ _PUBLIC = {
     *("9.9.9.9", "149.112.112.112", "2620:fe::fe", "2620:fe::9"),
     *("208.67.222.222", "208.67.220.220", "2620:119:35::35", "2620:119:53::53"),
 }
+# What the C library asks where nothing is said, resolv.conf(5).
 _DEFAULT = ("127.0.0.1", 53)
 
 
@@ -29,14 +30,15 @@ def nameServers(wanted, path=PATH):
 
 def systemServers(path=PATH):
     """
-    The name servers of resolv.conf.
+    The name servers of resolv.conf. As with the C library a line that cannot be read takes nothing away from the
+    others.
     """
-    resolver = Resolver(configure=False)
     try:
-        resolver.read_resolv_conf(str(path))
-        return [nameServer(server) for server in resolver.nameservers] or [_DEFAULT]
-    except (NoResolverConfiguration, ValueError):
-        return [_DEFAULT]
+        lines = Path(path).read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    found = [words[1] for words in map(str.split, lines) if words[:1] == ["nameserver"] and len(words) > 1]
+    return [(host, 53) for host in dict.fromkeys(found) if isAddress(host)] or [_DEFAULT]
 
 
 def publicServers(servers):

@@ -55,6 +55,13 @@ def test_mistakes(text):
         ("# nothing\n", [("127.0.0.1", 53)]),
         ("nameserver rubbish\n", [("127.0.0.1", 53)]),
         ("options timeout:x\nnameserver 192.0.2.1\n", [("192.0.2.1", 53)]),
+        (
+            "nameserver rubbish\nnameserver\n nameserver\t192.0.2.1 # ours\r\nnameserver [2001:db8::1]\n"
+            ";nameserver 192.0.2.2\nnameserver 192.0.2.1\nnameserver fe80::1%eth0",
+            [("192.0.2.1", 53), ("fe80::1%eth0", 53)],
+        ),
+        (f"domain {'x' * 70}\nsearch a..b\nnameserver 192.0.2.1\n", [("192.0.2.1", 53)]),
+        (b"# f\xfcr alle\nsearch b\xfccher.example\nnameserver 192.0.2.1\n", [("192.0.2.1", 53)]),
         (None, [("127.0.0.1", 53)]),
     ],
 )
@@ -62,7 +69,7 @@ def test_system(tmp_path, content, expected):
     """Without the option those of resolv.conf are asked; without any, one on this host."""
     path = tmp_path / "resolv.conf"
     if content is not None:
-        path.write_text(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert nameServers([], path) == expected
 
 
