@@ -14,6 +14,7 @@ from socket import (
     SOCK_DGRAM,
     SOCK_NONBLOCK,
     SOL_SOCKET,
+    gaierror,
     getaddrinfo,
     socket,
 )
@@ -70,7 +71,6 @@ class NameServer:
         self.reactor = reactor
         self.breathe = breathe
         self.host, self.port = str(ipaddress.ip_address(host)), port
-        self.family, _, _, _, self.peer = getaddrinfo(self.host, port, type=SOCK_DGRAM, flags=AI_NUMERICHOST)[0]
         self.isLocal = ipaddress.ip_address(host).is_loopback
         self.down = False
         self.underWay = 0
@@ -282,10 +282,14 @@ class _Socket:
         self.pending = {}
         self.left = QUESTIONS
         self._retired = False
-        self._socket = socket(server.family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
+        try:
+            family, _, _, _, peer = getaddrinfo(server.host, server.port, type=SOCK_DGRAM, flags=AI_NUMERICHOST)[0]
+        except gaierror:  # of a link-local address; there may be one later
+            raise OSError("there is no such interface") from None
+        self._socket = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
         try:
             self._socket.setsockopt(SOL_SOCKET, SO_RCVBUF, _ROOM)
-            self._socket.connect(server.peer)  # from a random port, which the kernel chooses
+            self._socket.connect(peer)  # from a random port, which the kernel chooses
         except OSError:
             self._socket.close()
             raise

@@ -287,6 +287,15 @@ class UDPTests(Asking):
         self.assertEqual(set(), self.server.sockets)
 
     @inlineCallbacks
+    def test_noInterface(self):
+        """
+        Where the interface of a link-local address is not there, only the question fails.
+        """
+        self.server = NameServer(reactor, "fe80::1%nowhere", 53)
+        self.addCleanup(self.server.stop)
+        yield self.assertFails("there is no such interface")
+
+    @inlineCallbacks
     def test_burst(self):
         """
         Of many questions at once some are sent at once, the others soon after; each socket has a bounded number.
