@@ -85,7 +85,8 @@ class Reply:
 
     @ivar name: what was asked for, as text.
     @ivar code: L{NOERROR}, L{NXDOMAIN}, or what the server could not do.
-    @ivar truncated: is there more than fits?
+    @ivar truncated: is there more than fits? What is there is not looked at then (RFC 2181, 9): some servers cut
+        it off and still count it.
     @ivar authentic: does the server say that it has validated the answer?
     @ivar records: [(owner, type, seconds to live, value)] of the answer. A value is a text: an address or a host;
         for MX (preference, host), for TXT the tuple of its strings, octets; for SOA its minimum in seconds. Names
@@ -111,6 +112,9 @@ class Reply:
         self._foreign = _FOREIGN
         names = _Names(octets)
         place += 4
+        if self.truncated:
+            self.name, self.records = names.to(12), []
+            return
         try:
             self.records, place = self._section(names, place, answers)
             if authorities:

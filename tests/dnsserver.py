@@ -47,6 +47,7 @@ PERSONALITIES = (
     "listed",  # 127.0.0.2 whatever is asked
     "long",  # 64 KB over TCP
     "truncated",  # nothing but TC over UDP, the whole over TCP
+    "truncated, counted",  # what is cut off is counted all the same, as dnscache does it
     "truncated always",  # over TCP as well
     "truncated, TCP hangs",
     "truncated, TCP drops",
@@ -200,7 +201,8 @@ class DNSServer:
             return
         whole = self._reply(query, personality).to_wire(max_size=65535)
         if personality == "long" or (personality or "").startswith("truncated") or len(whole) > query.payload:
-            yield self._udp, self._emptyReply(query, dns.flags.TC).to_wire()
+            octets = self._emptyReply(query, dns.flags.TC).to_wire()
+            yield self._udp, octets[:6] + b"\0\3" + octets[8:] if personality == "truncated, counted" else octets
         elif personality == "other port":
             yield self._other, whole
         elif personality == "other port first":

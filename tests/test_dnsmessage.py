@@ -177,6 +177,15 @@ def test_flags():
     assert (marked.truncated, marked.authentic) == (True, True)
 
 
+@pytest.mark.parametrize("size", [0, 1, 10, 30])
+def test_truncated(size):
+    """
+    A truncated reply may end anywhere behind its question, whatever its header says to be there.
+    """
+    found = read(packet((address() + address())[:size], (1, 2, 0, 0), flags=0x8380))
+    assert (found.truncated, found.records, found.name) == (True, [], NAME)
+
+
 @pytest.mark.parametrize(
     ("rcode", "trouble"),
     [
@@ -563,6 +572,10 @@ def compare(octets, wire, kind):
         found = Reply(octets, wire, kind)
     except ValueError:
         return False
+    if found.truncated:
+        with pytest.raises(dns.message.Truncated):
+            dns.message.from_wire(octets, raise_on_truncation=True)
+        return True
     code, truncated, authentic, records, negative = theirs(octets)
     assert (found.code, found.truncated, found.authentic) == (code, truncated, authentic)
     assert ours(found) == records

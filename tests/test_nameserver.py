@@ -352,11 +352,13 @@ class TCPTests(Asking):
     @inlineCallbacks
     def test_truncated(self):
         """
-        A truncated reply is asked for again over TCP.
+        A truncated reply is asked for again over TCP, wherever it was cut.
         """
-        self.answering.personality = "truncated"
-        yield self.assertFound()
-        self.assertEqual([(NAME, "A")], self.answering.overTCP)
+        for personality in ("truncated", "truncated, counted"):
+            self.answering.personality = personality
+            yield self.assertFound()
+            self.assertEqual([(NAME, "A")], self.answering.overTCP)
+            self.answering.overTCP.clear()
 
     @inlineCallbacks
     def test_large(self):
