@@ -22,6 +22,8 @@ _PAYLOAD = 1232
 _EDNS = b"\0" + struct.pack("!HHIH", _OPT, _PAYLOAD, 0, 0)
 # Recursion desired; AD set: say whether the answer was validated (RFC 6840, 5.7).
 _FLAGS = 0x0120
+# Of a reply: it is from who is in charge of the zone; who sent it looks names up.
+_AUTHORITATIVE, _RECURSIVE = 0x0400, 0x0080
 _IN = 1
 _header = struct.Struct("!HHHHHH")
 _record = struct.Struct("!HHIH")
@@ -95,7 +97,7 @@ class Reply:
     @raises ValueError: when the octets are no reply to this question, or no DNS message.
     """
 
-    __slots__ = ("_foreign", "authentic", "code", "name", "negative", "records", "truncated")
+    __slots__ = ("_flags", "_foreign", "authentic", "code", "name", "negative", "records", "truncated")
 
     def __init__(self, octets, wire, kind):
         place = 12 + len(wire)
@@ -105,6 +107,7 @@ class Reply:
         _, flags, _, answers, authorities, additionals = _header.unpack_from(octets)
         if flags & 0xF800 != 0x8000:  # a reply, to a standard query
             raise ValueError("no reply")
+        self._flags = flags
         self.code = flags & 15
         self.truncated = flags & 0x0200 != 0
         self.authentic = flags & 0x20 != 0
@@ -133,9 +136,13 @@ class Reply:
     @property
     def trouble(self):
         """
-        Why there is no answer in it; None when there is.
+        Why there is no answer in it; None when there is. Who looks nothing up has no answer either when it only
+        refers to other servers, or has nothing to say: that is not known to be nothing (RFC 2308, 2.2).
         """
-        return None if self.code in (NOERROR, NXDOMAIN) else _RCODES.get(self.code, f"code {self.code}")
+        if self.code not in (NOERROR, NXDOMAIN):
+            return _RCODES.get(self.code, f"code {self.code}")
+        knows = self._flags & (_AUTHORITATIVE | _RECURSIVE) or self.records or self.negative is not None
+        return None if knows or self.code == NXDOMAIN else "it looks nothing up for us"
 
     def _section(self, names, place, count):
         """

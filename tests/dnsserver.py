@@ -33,6 +33,8 @@ PERSONALITIES = (
     "NODATA",  # no such record, whatever the records say
     "bare NXDOMAIN",  # without an SOA
     "bare NODATA",
+    "referral",  # it looks nothing up, and says who knows more
+    "lame",  # it looks nothing up, and says nothing at all
     "wrong id",
     "wrong question",
     "no reply",  # the right octets, but not marked as a reply
@@ -279,7 +281,11 @@ class DNSServer:
             return reply
         question = query.question[0]
         reply = self._emptyReply(query)
-        if personality == "loop":
+        if personality in ("referral", "lame"):
+            reply.flags &= ~dns.flags.RA
+            if personality == "referral":
+                self._add(reply.authority, dns.name.root, "NS", ["a.root-servers.test."])
+        elif personality == "loop":
             target = dns.name.from_text(f"loop.{question.name}")
             self._add(reply.answer, question.name, "CNAME", [target.to_text()])
             self._add(reply.answer, target, "CNAME", [question.name.to_text()])

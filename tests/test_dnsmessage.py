@@ -177,6 +177,21 @@ def test_flags():
     assert (marked.truncated, marked.authentic) == (True, True)
 
 
+@pytest.mark.parametrize(
+    ("flags", "trouble"), [(0x8100, "it looks nothing up for us"), (0x8180, None), (0x8500, None), (0x8103, None)]
+)
+def test_referral(flags, trouble):
+    """
+    Who neither looks names up nor is in charge of the zone does not say that there is nothing, unless with an SOA.
+    """
+    assert read(packet(flags=flags)).trouble == trouble
+    servers = b"\0" + struct.pack("!HHIH", TYPES["NS"], 1, 300, 2) + b"\xc0\x0c"
+    assert read(packet(servers, (1, 0, 1, 0), flags=flags)).trouble == trouble
+    soa = b"\0" + struct.pack("!HHIH", TYPES["SOA"], 1, 300, 22) + bytes(22)
+    assert read(packet(soa, (1, 0, 1, 0), flags=flags)).trouble is None
+    assert read(packet(address(), (1, 1, 0, 0), flags=flags)).trouble is None
+
+
 @pytest.mark.parametrize("size", [0, 1, 10, 30])
 def test_truncated(size):
     """
