@@ -7,12 +7,27 @@ For a policy: C{from ppolicy.address import registeredDomain, isPrivate, network
 import ipaddress
 from functools import lru_cache
 
+import idna
 from publicsuffixlist import PublicSuffixList
 
 
 @lru_cache(1)
 def _suffixes():
     return PublicSuffixList(only_icann=True)
+
+
+def aLabels(name):
+    """
+    A domain name with A-labels in place of what is not ASCII, the same ones that Postfix delivers to (UTS #46, not
+    transitional): in IDNA of 2003, which Python's own codec has, C{faß.example} is another domain,
+    C{fass.example}.
+
+    @raises UnicodeError: when there are characters that no name has.
+    """
+    if name.isascii():
+        return name
+    labels = idna.uts46_remap(name, False).split(".")
+    return ".".join([one if one.isascii() else f"xn--{one.encode('punycode').decode('ascii')}" for one in labels])
 
 
 def address(text):

@@ -11,6 +11,8 @@ from socket import AF_INET6, inet_ntoa, inet_ntop
 import dns.exception
 import dns.rdata
 
+from ppolicy.address import aLabels
+
 # Types that can be asked for.
 TYPES = {"A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28}
 NOERROR, NXDOMAIN = 0, 3
@@ -52,7 +54,7 @@ def onWire(name):
     name = name.removesuffix(".").lower()
     if not name.isascii():
         try:
-            name = name.encode("idna").decode("ascii")
+            name = aLabels(name)
         except UnicodeError:
             return None
     if len(name) > 253:

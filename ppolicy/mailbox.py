@@ -6,6 +6,8 @@ import re
 import secrets
 from typing import NamedTuple
 
+from ppolicy.address import aLabels
+
 # Octets of an address, with < and > 256 (RFC 5321, 4.5.3.1.3).
 LONGEST = 254
 
@@ -47,8 +49,7 @@ def mailbox(text):
         return None
     try:
         octets = len(local.encode("utf-8"))  # halves of characters come from what is no UTF-8
-        if not domain.isascii():
-            domain = domain.encode("idna").decode("ascii").lower()
+        domain = aLabels(domain)
     except UnicodeError:
         return None
     if not (_DOMAIN.fullmatch(domain) or _LITERAL.fullmatch(domain)) or len(domain) > 253:

@@ -12,6 +12,7 @@ import os
 import re
 from functools import lru_cache
 
+from ppolicy.address import aLabels
 from ppolicy.decisions import FURTHER, NAMES, shortened
 from ppolicy.errors import ConfigError
 from ppolicy.logs import asText, escaped
@@ -164,7 +165,7 @@ def _spellings(value):
     if not (value.isascii() and value.isprintable() and "'" not in value and "\\" not in value):
         found |= {clean(value, False), clean(value, True), repr(value)[1:-1], escaped(value), ascii(value)[1:-1]}
         try:
-            found.add(value.encode("idna").decode("ascii"))
+            found.add(aLabels(value))
         except UnicodeError:
             pass
     return [one for one in dict.fromkeys(map(str.lower, sorted(found))) if any(map(str.isalnum, one))]

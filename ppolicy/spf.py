@@ -9,10 +9,10 @@ import re
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple
 
-import idna
 import spf
 
 from ppolicy.address import address as parsed
+from ppolicy.address import aLabels
 from ppolicy.bridge import timeLeft
 from ppolicy.dns import Ahead
 from ppolicy.errors import DNSError
@@ -116,12 +116,10 @@ def asciiDomain(domain):
 
     @return: None for what is no domain name of at least two labels.
     """
-    if not domain.isascii():
-        try:
-            domain = idna.encode(domain, uts46=True).decode("ascii")
-        except UnicodeError:
-            return None
-    domain = domain.removesuffix(".")
+    try:
+        domain = aLabels(domain).removesuffix(".")
+    except UnicodeError:
+        return None
     labels = domain.split(".")
     if len(labels) < 2 or not all(0 < len(label) < 64 for label in labels) or not domain.isprintable():
         return None

@@ -4,7 +4,29 @@ Tests for names and addresses of hosts.
 
 import pytest
 
-from ppolicy.address import isAddress, isLiteral, isPrivate, networkOf, registeredDomain
+from ppolicy.address import aLabels, isAddress, isLiteral, isPrivate, networkOf, registeredDomain
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Mail_1.Example.org.", "Mail_1.Example.org."),
+        ("Bücher.Example", "xn--bcher-kva.example"),
+        ("faß.example", "xn--fa-hia.example"),
+        ("☃.example", "xn--n3h.example"),
+        ("_dmarc.a。ü", "_dmarc.a.xn--tda"),
+        ("１.example", "1.example"),
+    ],
+)
+def test_aLabels(name, expected):
+    """Names beyond ASCII are the ones that Postfix delivers to."""
+    assert aLabels(name) == expected
+
+
+def test_noLabels():
+    """Characters that no name has make none."""
+    with pytest.raises(UnicodeError):
+        aLabels("\udcff.example")
 
 
 @pytest.mark.parametrize(

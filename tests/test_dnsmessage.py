@@ -85,6 +85,7 @@ def longName(size):
         ("_dmarc.a-b", b"\x06_dmarc\x03a-b\0"),
         ("a b=c.org", b"\x05a b=c\x03org\0"),
         ("bücher.example", b"\x0dxn--bcher-kva\x07example\0"),
+        ("_a.FAß.example", b"\x02_a\x0axn--fa-hia\x07example\0"),
         ("\udcff.example", None),
         ("a\\.b", None),
         ("a" * 63, b"\x3f" + b"a" * 63 + b"\0"),

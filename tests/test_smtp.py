@@ -491,6 +491,7 @@ def test_harmless():
         ("a@b@e", ('"a@b"', "e")),
         ("a<b>@e", ('"a<b>"', "e")),
         ("jürgen@bücher.example", ("jürgen", "xn--bcher-kva.example")),
+        ("a@Faß.example.", ("a", "xn--fa-hia.example")),
         ("a@[192.0.2.1]", ("a", "[192.0.2.1]")),
         ("a@[IPv6:2001:db8::1]", ("a", "[ipv6:2001:db8::1]")),
         ("a@_dmarc.example.net", ("a", "_dmarc.example.net")),

@@ -77,6 +77,7 @@ def test_trouble(kind, error):
         ("example.net", "x.example", "mailfrom", "example.net"),
         ("alice@bücher.example", "x.example", "mailfrom", "xn--bcher-kva.example"),
         ("alice@faß.example", "x.example", "mailfrom", "xn--fa-hia.example"),
+        ("alice@☃.example", "x.example", "mailfrom", "xn--n3h.example"),
         ("alice@BÜCHER.example", "x.example", "mailfrom", "xn--bcher-kva.example"),
         ("alice@example.net.", "x.example", "mailfrom", "example.net"),
         ("alice@bücher.example.", "x.example", "mailfrom", "xn--bcher-kva.example"),
