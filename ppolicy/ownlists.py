@@ -17,6 +17,7 @@ import re
 from pathlib import Path
 
 from ppolicy.blocklists import CATALOGUE, KINDS, NAMES, SELFTESTS, BlockList, Code, compiled, deadZone
+from ppolicy.dnsmessage import onWire
 from ppolicy.errors import ConfigError
 from ppolicy.parameter import didYouMean, shown, toPath
 
@@ -28,7 +29,7 @@ _KEYS = {
     "score": "a number",
     "errors": "a list of texts such as '127.0.0.255'",
     "selftest": "'strict', 'negative-only' or None",
-    "test": "a name",
+    "test": "a name that is always listed, which 'invalid' never is (RFC 5782)",
     "names": "'domain', 'host' or 'both'",
     "ipv4": "True or False",
     "ipv6": "True or False",
@@ -117,7 +118,7 @@ class _Reading:
             "selftest": self._oneOf("selftest", SELFTESTS, self.present.selftest if self.present else "strict"),
             "names": self._oneOf("names", NAMES, self.present.names if self.present else "domain"),
             "note": self._text("note", self.present.note if self.present else ""),
-            "test": self._text("test", self.present.test if self.present else "test"),
+            "test": self._test(self.present.test if self.present else "test"),
             "ipv4": self._truth("ipv4", self.present.ipv4 if self.present else True),
             "ipv6": self._truth("ipv6", self.present.ipv6 if self.present else False),
             "errors": self._errors(),
@@ -147,6 +148,12 @@ class _Reading:
         value = self.given.get(key, default)
         if not isinstance(value, str):
             self._wrong(key)
+        return value
+
+    def _test(self, default):
+        value = self._text("test", default)
+        if isinstance(value, str) and (value.lower() == "invalid" or onWire(f"{value}.zone") is None):
+            self._wrong("test")
         return value
 
     def _truth(self, key, default):

@@ -314,6 +314,11 @@ def test_key(tmp_path):
         ({"A": {"zone": "x.org", "ipv6": 1}}, ["A: ipv6 must be True or False"]),
         ({"A": {"zone": "x.org", "ipv4": False}}, ["A: ipv4 or ipv6 must be True"]),
         ({"A": {"zone": "x.org", "note": 1}}, ["A: note must be a text"]),
+        *(
+            ({"A": {"zone": "x.org", "kind": "domain", "test": name}}, ["A: test must be a name that is always"])
+            for name in ("invalid", "INVALID", "", "a..b", "test.", "x" * 64)
+        ),
+        ({"A": {"zone": "x.org", "test": 1}}, ["A: test must be a name"]),
         ({"A": {"zone": "example"}}, ["A: 'example' is no zone of the DNS"]),
         ({"A": {"zone": "a..org"}}, ["A: 'a..org' is no zone of the DNS"]),
         ({"A": {"zone": "bl example.org"}}, ["is no zone of the DNS"]),
