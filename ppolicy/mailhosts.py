@@ -133,6 +133,8 @@ def mailHosts(dns, domain, guard, most=3, shuffle=random.shuffle):
     if not any(found.values()):
         if trouble is not None:
             raise trouble
+        if len(records) > len(hosts):
+            return MailHosts(True, f"the first {len(hosts)} mail hosts of {domain} have no address")
         return MailHosts(False, f"no mail host of {domain} has an address")
     return _targets(hosts, found, guard, most, trouble is not None or len(records) > len(hosts))
 

@@ -139,6 +139,18 @@ def test_many():
     assert result.targets == [("h0.example", f"9.9.0.{number}") for number in range(3)]
 
 
+def test_manyWithoutAddress():
+    """
+    That those which are looked up have no address does not say that there is none.
+    """
+    hosts = [(number, f"h{number}.example") for number in range(11)]
+    records = {"example.net": {"MX": hosts}, "h10.example": {"A": [ONE]}}
+    result = found(records)
+    assert (result.exists, result.targets, result.isWhole, result.isOwn) == (True, [], False, False)
+    assert result.reason == "the first 10 mail hosts of example.net have no address"
+    assert not found({"example.net": {"MX": hosts[:10]}}).exists
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "127.9.9.9", "::ffff:127.0.0.1", "0.0.0.0", "::"])
 def test_ourAddress(address):
     """
