@@ -256,6 +256,7 @@ def listing(page, begin):
         ({"example.org": {"MX": [(10, "mail.example.org")]}}, "1 example.org"),
         ({"example.org": {"AAAA": ["2001:db8::1"]}}, "1 example.org"),
         ({"example.org": {}}, "-1 example.org takes no mail"),
+        ({"example.org": {"MX": [(0, "")], "A": ["192.0.2.1"]}}, "-1 example.org takes no mail"),
         ({"example.org": DNSError("SERVFAIL")}, "0 SERVFAIL"),
     ],
 )
