@@ -301,7 +301,8 @@ class SPF(Check):
         return False
 
     def _hasHelo(self, address, name, names):
-        return name.lower() in [one.lower() for one in names] and self._hasAddress(name, address)
+        listed = [one.lower().rstrip(".") for one in names]
+        return name.lower().removesuffix(".") in listed and self._hasAddress(name, address)
 
     def _hasName(self, address, _, domains):
         names = [name for name in self._ask(reverseName(str(address)), "PTR") if _isWithin(name, domains)]

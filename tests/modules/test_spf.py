@@ -558,6 +558,8 @@ class WhitelistTests(SPFCase):
         ):
             self.start(FAIL, names=names, whitelistHelo=[listed])
             self.assertEqual(code, self.ask(client_address=address)[0], (address, listed))
+        self.start(FAIL, names=names, whitelistHelo=["helo.example"])
+        self.assertEqual(0, self.ask(helo_name="helo.example.")[0])
 
     def test_domains(self):
         """
