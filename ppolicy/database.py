@@ -64,6 +64,13 @@ class Database:
         return next((lane.problem for lane in self.lanes if lane.problem is not None), None)
 
     @property
+    def isAway(self):
+        """
+        Is it known that nothing can be written at present?
+        """
+        return self._write.broken
+
+    @property
     def waiting(self):
         """
         How many operations have no answer yet.

@@ -153,15 +153,15 @@ class LocalTable:
         if len(rows) <= self._load.most():
             return
         self._load.evict()
-        dirty = self._dirty
-        while len(rows) > tableload.FRONT:
-            digest, _ = rows.popitem(last=False)
+        gone = [rows.popitem(last=False)[0] for _ in range(len(rows) - tableload.FRONT)]
+        for digest in gone:
             self._load.left(digest)
-            if digest in dirty:
-                self._flushAll()
-                dirty = self._dirty
             if shown:
                 del shown[digest]
+        if not self._dirty.keys().isdisjoint(gone):
+            self._flushAll()
+            for digest in gone:  # what a database that is away does not take is lost
+                self._dirty.pop(digest, None)
 
     # Changing rows
 
@@ -495,7 +495,8 @@ class LocalTable:
             self._flushAll()
 
     def _flushAll(self):
-        if not self._dirty or not self._writes:
+        # While it is known to be away, all rows would only be made ready again and again.
+        if not self._dirty or not self._writes or self.database.isAway:
             return
         self._flushes.append(self._dirty)
         dirty, self._dirty = list(self._dirty.values()), {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from twisted.internet import reactor
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import fail, inlineCallbacks
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -470,6 +470,29 @@ class SQLiteTests(TestCase):
         store = self.store()
         yield self.assertFailure(self.touch(store, ("k",)), BackendError)
         self.assertIn("not a database", store.database.problem)
+
+    @inlineCallbacks
+    def test_awayForLong(self):
+        """
+        While the database is away, memory goes on and stays small; rows that leave it do not have all others made
+        ready for the database each time.
+        """
+        self.patch(tableload, "FRONT", 50)
+        self.patch(localtable, "EVICTED", 20)
+        store = self.store()
+        yield self.touch(store, ("first",))
+        yield deferLater(reactor, 0.3)  # the filter is there
+        table = store.table("seen", COLUMNS)
+        tries = []
+        refusal = BackendError("away", later=True)
+        self.patch(store.database, "submit", lambda *_, **__: tries.append(1) or fail(refusal))
+        for isKnown in (True, False):
+            self.patch(SQLite, "isAway", isKnown)
+            for number in range(500):
+                yield self.touch(store, (f"{number}", f"{isKnown}"), behind=True)
+            self.assertLess(len(tries), 1 if isKnown else 50)
+            self.assertLessEqual(len(table), 70)
+            self.assertIn(f"{len(table)} to be written", table.described())
 
     @inlineCallbacks
     def test_tableDropped(self):
