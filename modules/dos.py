@@ -179,9 +179,8 @@ class DOS(LimitCheck):
             limits = self.limits(data)
         mails, instance = self._counts.mails, data.get("instance")
         mail = mails.get(instance) if instance else None
-        if mail is not None and not self.once and (repeated := answered(mail, data)) is not None:
-            answer, charges = repeated
-            return answer if answer.__class__ is tuple else (-1, _room(charges[0][0], charges[0][4], answer))
+        if mail is not None and not self.once and (answer := answered(mail, data)) is not None:
+            return answer if answer.__class__ is tuple else (-1, _room(*answer))
         try:
             if mail is None and self._isQuick and limits is None:
                 answer = self._quickly(data, instance)

@@ -69,7 +69,10 @@ class Mails:
         found = self._young.get(instance)
         if found is None and (not self._old or (found := self._old.get(instance)) is None):
             return None
-        return found if found.__class__ is list else [(*found[:4], (found[4:],))]
+        if found.__class__ is list:
+            return found
+        charge = found[4:]
+        return [(*found[:3], [charge[0], charge[4], found[3]], (charge,))]
 
     def note(self, instance, data, answer, charges):
         """
@@ -82,9 +85,9 @@ class Mails:
         else:
             self._put(instance, [*requests[-REQUESTS:], request])
 
-    def noteOne(self, instance, data, answer, charge):
+    def noteOne(self, instance, data, left, charge):
         """
-        The same for the first request about a mail, with an answer that is no tuple and one charge.
+        The same for the first request about a mail, with one charge. Its answer becomes [key, sum, what is left].
         """
         get = data.get
         state = get("protocol_state")
@@ -96,7 +99,7 @@ class Mails:
             "RCPT" if state == "RCPT" else state,  # which is one text for all of them
             get("recipient"),
             get("policy_context"),
-            answer,
+            left,
             *charge,
         )
 
@@ -132,10 +135,10 @@ class Mails:
 
 def answered(requests, data):
     """
-    The answer to the same request, with its charges, or None.
+    The answer to the same request, or None.
     """
     same = _request(data)
-    return next(((one[3], one[4]) for one in requests if one[:3] == same), None)
+    return next((one[3] for one in requests if one[:3] == same), None)
 
 
 def chargeOf(requests, key):

@@ -577,6 +577,20 @@ class InMemoryMessageTests(MessageTests):
 
     memory = True
 
+    def test_repeatedAfterGiveBack(self):
+        """
+        A recipient that was refused and is tried again in the same mail is answered as before.
+        """
+        self.start(limits=[(2, 60)])
+        first = self.ask()
+        self.ask("giveBack")
+        self.assertEqual((-1, [("alice@example.net", 1)]), first)
+        again = self.ask()
+        self.assertEqual(first, again)
+        self.assertEqual(first[1].remaining, again[1].remaining)
+        self.assertEqual(-1, self.ask("giveBack")[0])
+        self.assertEqual([-1, -1, 1], self.codes(3))
+
 
 class TroubleTests(Base):
     """
