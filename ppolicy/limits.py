@@ -262,10 +262,13 @@ class Limits:
 
     def giveBack(self, row, n, when, now):
         """
-        Take back what was charged at that time.
+        Take back what was charged at that time. The row may have become one of other limits since: what they have
+        counted stays.
         """
-        for limit, state in zip(self._all, row[2:], strict=True):
-            limit.giveBack(state, n, when, now)
+        limits = {limit.form: limit for limit in self._all}
+        for form, state in zip(row[0], row[2:], strict=True):
+            if form in limits:
+                limits[form].giveBack(state, n, when, now)
 
     def shown(self, row, now):
         """
@@ -320,25 +323,26 @@ class Charge:
 class Return:
     """
     One step on a row: take back what was charged at that time.
+
+    @ivar lives: as long as what is in the row counts, whatever limits have counted it.
     """
 
-    __slots__ = ("limits", "n", "when")
+    __slots__ = ("limits", "lives", "n", "when")
 
     def __init__(self, limits, n, when):
         self.limits = limits
         self.n = n
         self.when = when
+        self.lives = limits.lives
 
     def __call__(self, row, now):
         if row is None:
             return row, False, False
-        row = self.limits.row(row)
         self.limits.giveBack(row, self.n, self.when, now)
+        for form, state in zip(row[0], row[2:], strict=True):
+            # A bucket also counts until it is full.
+            self.lives = max(self.lives, abs(form) / 1000, (state[0] - now) / 1000 if form < 0 else 0.0)
         return row, True, True
-
-    @property
-    def lives(self):
-        return self.limits.lives
 
 
 class Meet:

@@ -506,6 +506,19 @@ class MessageTests(Base):
         self.assertEqual((1, [("alice@example.net", 1)]), self.ask("giveBack", recipient="a@x"))
         self.assertEqual([-1, -1, 1], self.codes(3))
 
+    def test_giveBackOfOtherLimits(self):
+        """
+        When limits came with the reload, what they have counted meanwhile stays.
+        """
+        self.start(limits=[(9, 60)], softLimits=[(8, 60)])  # its limits are noted with each charge
+        self.ask(recipient="a@x")
+        self.start(limits=[(9, 60), (3, 3600)])
+        self.assertEqual([-1, -1, -1], self.codes(3))
+        self.assertEqual(1, self.ask("giveBack", recipient="a@x")[0])
+        self.assertEqual(3600, self.check()[1].seconds)
+        self.clock.advance(60)
+        self.assertEqual([1], self.codes(1))
+
     def test_giveAllBack(self):
         """
         A mail that is refused at its end gives everything back, however many steps ago it was charged.
