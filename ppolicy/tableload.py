@@ -22,8 +22,7 @@ class TableLoad:
 
     @ivar isComplete: is everything that the file has in the front as well?
     @ivar _filter: a L{KeyFilter} with all keys of the file that are not in the front, and others, once it is
-        filled; C{_since} are the keys that have left the front since its filling began, C{_forgotten} those that
-        were deleted.
+        filled; C{_since} are the keys that have left the front since its filling began.
     """
 
     def __init__(self, table):
@@ -32,8 +31,7 @@ class TableLoad:
         self._reactor = table.bridge.reactor
         self.isComplete = self._database is None
         self._filter = self._since = None
-        self._forgotten = set()
-        self._evicted = self._stopped = False
+        self._stopped = False
         self._next = None
         if self._database is not None:
             schema, dialect = table.schema, self._database.dialect
@@ -57,7 +55,7 @@ class TableLoad:
         if self._stopped:
             return
         now = self._table.clock()
-        self._since, self._evicted = [], False
+        self._since = set()
 
         def load(connection):
             query = self._youngest.bound({"now": now, "most": FRONT + 1})
@@ -107,15 +105,15 @@ class TableLoad:
         del rows[FRONT:]
 
         def portion():
-            taken = [(digest, tuple(row)) for digest, *row in rows[-_PORTION:] if digest not in self._forgotten]
+            # What has left the front meanwhile was changed, or deleted, after it was read here.
+            taken = [(digest, tuple(row)) for digest, *row in rows[-_PORTION:] if digest not in self._since]
             self._table.adopt(taken)
             del rows[-_PORTION:]
             if rows:
                 self._next = self._reactor.callLater(0, portion)
                 return
             self._next = None
-            self.isComplete = complete and not self._evicted
-            self._forgotten.clear()
+            self.isComplete = complete and not self._since
             for digest in self._since:
                 filled.add(digest)
             self._filter, self._since = filled, None
@@ -147,7 +145,6 @@ class TableLoad:
         """
         The front is about to drop rows. A filter that has too many keys by now is made anew.
         """
-        self._evicted = True
         self.isComplete = self._database is None
         if self._filter is not None and self._filter.room < 0 and self._since is None:
             self._filter.room = FRONT
@@ -160,13 +157,11 @@ class TableLoad:
         if self._filter is not None and not self._filter.mayHave(digest):  # it has room for so many different ones
             self._filter.add(digest)
         if self._since is not None:
-            self._since.append(digest)
+            self._since.add(digest)
 
     def forget(self, digests):
         """
         Keys are about to be deleted, which the file may refuse.
         """
-        if self._since is not None:
-            self._forgotten.update(digests)
         for digest in digests:
             self.left(digest)

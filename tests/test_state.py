@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from twisted.internet import reactor
-from twisted.internet.defer import fail, inlineCallbacks
+from twisted.internet.defer import Deferred, fail, gatherResults, inlineCallbacks
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -313,6 +313,41 @@ class SQLiteTests(TestCase):
                 result = yield self.touch(store, (str(number),), behind=True)
                 self.assertEqual(count, result[3], number)
             yield deferLater(reactor, 0.3)
+
+    def slowLoads(self, store):
+        """
+        Have loads end, once they have read the file, when these Deferreds do.
+        """
+        ends, load = [], store.database.load
+
+        def slow(operation):
+            ends.append(Deferred())
+            return gatherResults([load(operation), ends[-1]]).addCallback(lambda results: results[0])
+
+        self.patch(store.database, "load", slow)
+        return ends
+
+    @inlineCallbacks
+    def test_changedWhileLoading(self):
+        """
+        What is changed after a load has read it, and has left the memory before that ends, is not undone by it.
+        """
+        self.patch(tableload, "FRONT", 20)
+        self.patch(localtable, "EVICTED", 0)
+        store = self.store()
+        for number in range(20):
+            yield self.touch(store, (str(number),), behind=True)
+        yield deferLater(reactor, 0.3)
+        ends = self.slowLoads(store)
+        store.table("seen", COLUMNS)._load.begin()
+        yield deferLater(reactor, 0.1)
+        for number in range(100):
+            yield self.touch(store, (str(number),), behind=True)
+        ends[0].callback(None)
+        yield deferLater(reactor, 0.1)
+        for number in range(20):
+            result = yield self.touch(store, (str(number),))
+            self.assertEqual(3, result[3], number)
 
     @inlineCallbacks
     def test_comesAndGoes(self):
