@@ -33,6 +33,7 @@ class TableLoad:
         self._filter = self._since = None
         self._stopped = False
         self._next = None
+        self._number = 0  # of the load that counts: another file may come before one has ended
         if self._database is not None:
             schema, dialect = table.schema, self._database.dialect
             row = [schema.c[name] for name in ("key", *table.fields, "expires")]
@@ -56,6 +57,7 @@ class TableLoad:
             return
         now = self._table.clock()
         self._since = set()
+        self._number = number = self._number + 1
 
         def load(connection):
             query = self._youngest.bound({"now": now, "most": FRONT + 1})
@@ -63,7 +65,8 @@ class TableLoad:
 
         # What was written before is on disk when the lane that writes has come to this.
         written = self._table.written()
-        written.addCallback(lambda _: self._database.load(load)).addCallbacks(self._loaded, self._notLoaded)
+        loaded = written.addCallback(lambda _: self._database.load(load))
+        loaded.addCallbacks(self._loaded, self._notLoaded, (number,), errbackArgs=(number,))
 
     def again(self):
         """
@@ -94,11 +97,11 @@ class TableLoad:
             filled.add(digest)
         return filled
 
-    def _loaded(self, result):
+    def _loaded(self, result, number):
         """
         Take the rows in portions, oldest first, so that no request waits for the whole table.
         """
-        if self._stopped:
+        if self._stopped or number != self._number:
             return
         rows, filled = result
         complete = len(rows) <= FRONT
@@ -121,9 +124,9 @@ class TableLoad:
 
         portion()
 
-    def _notLoaded(self, failure):
+    def _notLoaded(self, failure, number):
         failure.trap(BackendError)
-        if not self._stopped:
+        if not self._stopped and number == self._number:
             # Until it works again, each miss asks the database itself.
             self._next = self._reactor.callLater(RETRY, self.begin)
 

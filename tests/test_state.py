@@ -15,8 +15,10 @@ from ppolicy import localtable, tableload
 from ppolicy.bridge import Bridge
 from ppolicy.errors import BackendError, ConfigError
 from ppolicy.purge import AT_ONCE
+from ppolicy.rows import digestOf
 from ppolicy.sqlite import SQLite
 from ppolicy.state import StateStore
+from ppolicy.statement import Compiled
 from ppolicy.testing import memoryState
 
 COLUMNS = ("sender", "recipient")
@@ -348,6 +350,43 @@ class SQLiteTests(TestCase):
         for number in range(20):
             result = yield self.touch(store, (str(number),))
             self.assertEqual(3, result[3], number)
+
+    @inlineCallbacks
+    def test_replacedWhileLoading(self):
+        """
+        When another file takes the place of one that is being loaded, only the load of that one counts.
+        """
+        self.patch(tableload, "FRONT", 20)
+        store = self.store()
+        yield self.touch(store, ("first",))
+        yield deferLater(reactor, 0.3)
+        ends = self.slowLoads(store)
+        load = store.table("seen", COLUMNS)._load
+        load.again()
+        yield deferLater(reactor, 0.1)
+        other = (
+            store.table("seen", COLUMNS)
+            .schema.insert()
+            .values(
+                key=digestOf(("k",), None)[0],
+                first=900,
+                last=900,
+                previous=900,
+                count=1,
+                expires=2000,
+                sender="",
+                recipient="",
+            )
+        )
+        yield store.database.submit(lambda connection: Compiled(other, store.database.dialect)(connection))
+        load.again()
+        yield deferLater(reactor, 0.1)
+        for end in ends:
+            end.callback(None)
+        yield deferLater(reactor, 0.1)
+        self.assertTrue(load.isDone)
+        result = yield self.touch(store, ("k",))
+        self.assertEqual(2, result[3])
 
     @inlineCallbacks
     def test_comesAndGoes(self):
