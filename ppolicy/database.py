@@ -5,6 +5,7 @@ What all databases have in common: their lanes, and the tables that are to be th
 from typing import Any
 
 from twisted.internet.defer import inlineCallbacks
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from ppolicy.errors import BackendError
@@ -53,6 +54,8 @@ class Database:
         """
         Finish what is queued, the writes first, then close. The Deferred fires when that is done.
         """
+        # What checks had to leave for the reactor's thread when they were stopped comes first.
+        yield deferLater(self.reactor, 0)
         for lane in self.lanes:  # in turn: of two that close at once, SQLite would find neither to be the last
             yield lane.stop()
 

@@ -105,7 +105,9 @@ class DumpTable:
 
         def close():
             self._timers.stop()
-            self._flush()
+            for _ in range(0, len(self._waiting), _PORTION):
+                self._writing = False  # one after the other, as the database may be stopped next
+                self._flush()
 
         self.bridge.reactor.callFromThread(close)
 

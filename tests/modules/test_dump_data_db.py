@@ -70,6 +70,22 @@ class DumpTests(TestCase):
         self.assertLess(abs(time.time() - int(rows["date"])), 5)
 
     @inlineCallbacks
+    def test_stop(self):
+        """
+        Nothing that was taken is lost by a clean stop.
+        """
+        state = StateStore(self.bridge, SQLite(reactor, self.path))
+        state.start()
+        check = make("DumpDataDB", state)
+        check.start()
+        yield deferLater(reactor, 0.1)
+        for _ in range(750):
+            self.assertEqual(1, (yield self.ask(check))[0])
+        check.stop()
+        yield state.stop()
+        self.assertEqual([(750,)], self.read("SELECT count(DISTINCT id) FROM dump"))
+
+    @inlineCallbacks
     def test_numbers(self):
         """
         Numbers grow, are never given twice, and fit into 63 bits.
