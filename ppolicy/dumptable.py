@@ -123,9 +123,9 @@ class DumpTable:
             return None
         now = time.time()
         self._last = number = max(self._last + _NODES, int(now * 1e6) * _NODES + self._node)
-        self._waiting.append(
-            [(number, "date", f"{now:.0f}"), *((number, k[:255], _text(v)) for k, v in data.items())]
-        )
+        # No key twice, and none that a database refuses: it would keep all that comes later from being written.
+        record = {_text(key)[:255]: _text(value) for key, value in data.items()} | {"date": f"{now:.0f}"}
+        self._waiting.append([(number, key, value) for key, value in record.items()])
         return number
 
     def _flush(self):

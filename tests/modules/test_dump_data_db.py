@@ -111,6 +111,22 @@ class DumpTests(TestCase):
         self.assertEqual(("\\xff", 4000, "{} %s ?"), (rows["b"], len(rows["d"]), rows["e%s"]))
 
     @inlineCallbacks
+    def test_hostileNames(self):
+        """
+        Whatever an attribute is called, its record is written, and so are those behind it.
+        """
+        check = self.dump()
+        for name in ("date", "\udcff", "x" * 300):
+            yield self.ask(check, {name: "1", "x" * 255: "2"})
+        yield deferLater(reactor, 0.4)
+        self.assertEqual([(3,)], self.read("SELECT count(DISTINCT id) FROM dump"))
+        self.assertEqual(
+            [("\\xff",)], self.read("SELECT key FROM dump WHERE key NOT IN ('date') AND key NOT LIKE 'x%'")
+        )
+        dates = self.read("SELECT value FROM dump WHERE key = 'date'")
+        self.assertEqual([True] * 3, [abs(time.time() - int(date)) < 5 for (date,) in dates])
+
+    @inlineCallbacks
     def test_splitByRecords(self):
         """
         A table that is full is put aside, nothing is lost.
