@@ -159,10 +159,13 @@ class ListCheck(Check):
                     f"list {source.name}: a row has {width} values ({', '.join(source.keys)})"
                     f" or {width + beside} ({', '.join((*source.keys, *source.others))})"
                 )
+            if None in row[:width]:
+                continue  # NULL, as 2.7's tables could have it, was never equal to anything
             dates = row[width + beside :]
             lives = [date - now if date else 0 for date in dates] or [0] * len(source.times)
             if source.hard is None or not dates or not dates[-1] or lives[-1] > 0:
-                others = dict(zip(source.others, row[width : width + beside], strict=False))
+                others = zip(source.others, row[width : width + beside], strict=False)
+                others = {column: value for column, value in others if value is not None}
                 wanted.append((tuple(map(str, row[:width])), others, lives))
         source.addRows(wanted)
         return {"taken": len(wanted)}

@@ -162,6 +162,16 @@ class CommandTests(Listing):
         self.assertEqual(["002", "003"], [row["sender"] for row in answer["rows"]])
 
     @inlineCallbacks
+    def test_importNull(self):
+        """
+        Tables of 2.7 may have NULL in them: beside a value it is nothing, as a value it was never found.
+        """
+        check = yield self.start("List", param="sender", table="known", retcols="reason,score")
+        rows = [["a", "old", "5"], ["b", None, None], [None, "old", "5"]]
+        self.assertEqual({"taken": 2}, (yield self.wait(check.importRows, rows)))
+        self.assertEqual([("a", "old", "5"), ("b", "", "")], self.sql("SELECT sender, reason, score FROM known"))
+
+    @inlineCallbacks
     def test_wrongRows(self):
         """
         A row with another number of values, or with something that is no text, is refused in a sentence.
