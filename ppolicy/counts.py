@@ -33,10 +33,11 @@ def countsOf(state, table, name, inMemory, behind):
     @param inMemory: True to keep them in memory alone; they survive a reload, and no restart.
     @param behind: True to answer before a row is on disk.
     """
+    kept = table, name, inMemory  # what a check of another type has counted under this name is of no use
     if inMemory:
-        return state.kept.setdefault(name, MemoryCounts(state))
+        return state.kept.setdefault(kept, MemoryCounts(state))
     found = state.table(table, ("limiter", "subject"), "value")
-    mails = state.kept.setdefault((table, name), Mails())
+    mails = state.kept.setdefault(kept, Mails())
     if isinstance(found, SharedTable):
         return SharedCounts(state, found, name, mails)
     return FileCounts(state, found, name, mails, behind)

@@ -157,6 +157,17 @@ class MemoryTests(DistinctLimitTests):
 
     memory = True
 
+    def test_otherType(self):
+        """
+        What a check of another type has counted under this name, before a reload, is no obstacle.
+        """
+        dos = make("DOS", self.state, params="sasl_username", memory=True)
+        dos.name = "distinctlimit"
+        dos.start()
+        dos.check(USER)
+        self.start()
+        self.assertEqual([-1], self.codes("192.0.2.1"))
+
 
 class FileTests(Listing):
     """
