@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, literal_column, select
 from sqlalchemy.dialects.mysql import insert
 
 from ppolicy.groupcommit import GroupCommit
-from ppolicy.rows import decoded, digestOf, encoded, pattern, taken
+from ppolicy.rows import decoded, digestOf, encoded, pattern, readable, taken
 from ppolicy.shared import NOW, SharedTable
 from ppolicy.statement import Compiled, ManyRows
 
@@ -45,9 +45,9 @@ def countsOf(state, table, name, inMemory, behind):
 
 def subjectOf(key):
     """
-    A key as people see it.
+    A key as people see it, and ask for it.
     """
-    return key if key.__class__ is str else " ".join(key)
+    return readable(key if key.__class__ is str else " ".join(key))
 
 
 class Mails:
@@ -256,7 +256,7 @@ class FileCounts(TableCounts):
         self._behind = behind
 
     def change(self, key, step):
-        columns = None if key.__class__ is str else (self._name, subjectOf(key))
+        columns = None if key.__class__ is str else (self._name, " ".join(key))
         return self._table.change(self._stored(key), step, columns, self._behind)
 
 

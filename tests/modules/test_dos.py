@@ -744,6 +744,20 @@ class FileTests(Listing):
         return codes
 
     @inlineCallbacks
+    def test_hostileKeys(self):
+        """
+        Whatever a key is, the command shows it as a text, and finds it by that.
+        """
+        for memory in (False, True):
+            dos = yield self.start("DOS", params=["sender", "recipient"], memory=memory)
+            for sender in ("\udcff@x", "é" * 400, "x" * 300):
+                yield self.ask(dos, self.data(sender=sender, recipient="y" * 300))
+                (found,) = (yield self.wait(dos.list))["limits"]
+                found["key"].encode()
+                self.assertEqual([found], (yield self.wait(dos.show, found["key"]))["limits"])
+                self.assertEqual({"reset": 1}, (yield self.wait(dos.reset, found["key"])))
+
+    @inlineCallbacks
     def test_commands(self):
         """
         The commands list what was counted, and reset it; other checks in the same table are left alone.
