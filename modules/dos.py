@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any, Literal
 
 from ppolicy.check import parameter
-from ppolicy.counts import answered, chargeOf
+from ppolicy.counts import answered, chargeOf, subjectOf
 from ppolicy.errors import BackendError, ParamError
 from ppolicy.limitcheck import LENGTH, TROUBLE, LimitCheck
 from ppolicy.limits import Bucket, Charge, Limits, Return, Window, parse
@@ -133,6 +133,7 @@ class DOS(LimitCheck):
             key if self.caseSensitive else _lower(key): self._made("limitsFor", lambda one=one: self._limits(one))
             for key, one in self.limitsFor.items()
         }
+        self._bySubject = {subjectOf(key): one for key, one in self._byKey.items()}
         # In memory nothing waits, and what was answered is known here already.
         self.once = not self.memory
         self._isSimple = self.weight == "requests" and self.perRecipient
@@ -284,7 +285,7 @@ class DOS(LimitCheck):
     # Commands
 
     def described(self, subject, row, now):
-        limits = self._byKey.get(subject, self._byDefault)
+        limits = self._bySubject.get(subject, self._byDefault)
         told = limits.shown(row, now)
         return {
             "key": subject,

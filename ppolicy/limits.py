@@ -276,7 +276,7 @@ class Limits:
         """
         row = self.row(row)
         told = []
-        for limit, state in zip(self._all, row[2:], strict=True):
+        for limit, state in zip(self._all, map(list, row[2:]), strict=True):  # nobody asks for a change
             limit.fits(state, 0, now)
             told.append((limit.used(state, now), limit.count, limit.seconds))
         return told

@@ -758,6 +758,32 @@ class FileTests(Listing):
                 self.assertEqual({"reset": 1}, (yield self.wait(dos.reset, found["key"])))
 
     @inlineCallbacks
+    def test_commandsOfOwnLimits(self):
+        """
+        A key of several values is shown with its own limits too.
+        """
+        dos = yield self.start(
+            "DOS", params=["sender", "recipient"], limitsFor={("Alice@example.net", "bob@example.org"): [(1, 60)]}
+        )
+        self.assertEqual([-1, 1], (yield self.codes(dos, 2)))
+        (found,) = (yield self.wait(dos.list))["limits"]
+        self.assertEqual(("1 in 60 s", "full"), (found["limit"], found["state"]))
+
+    @inlineCallbacks
+    def test_commandsChangeNothing(self):
+        """
+        To look at what was counted by limits of the policy's changes nothing.
+        """
+        for memory in (False, True):
+            dos = yield self.start("DOS", params="sender", algorithm="bucket", burst=5, memory=memory)
+            codes = []
+            for _ in range(7):
+                code, _ = yield self.ask(dos, self.data(), None, [(1, 3600)])
+                codes.append(code)
+                yield self.wait(dos.list)
+            self.assertEqual([-1] * 5 + [1] * 2, codes)
+
+    @inlineCallbacks
     def test_commands(self):
         """
         The commands list what was counted, and reset it; other checks in the same table are left alone.
