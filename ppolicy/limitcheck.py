@@ -237,6 +237,7 @@ class Notices:
         self._pool = ThreadPool(bridge, "notify", _THREADS)
         self._waiting = deque()
         self._busy = 0
+        self._isStopped = False
         self._problem = None
 
     def status(self):
@@ -274,10 +275,18 @@ class Notices:
     def _done(self, _):
         self._busy -= 1
         self._next()
+        self._endThreads()
 
     def stop(self):
-        self._waiting.clear()
-        self._pool.stop()
+        """
+        Take no more. Those that wait are carried out: of what they tell there is no second one in the same period.
+        """
+        self._isStopped = True
+        self._endThreads()
+
+    def _endThreads(self):
+        if self._isStopped and not self._busy and not self._waiting:
+            self._pool.stop()
 
 
 def parsed(networks, name):

@@ -175,6 +175,7 @@ class Calls:
 
     def __init__(self):
         self.waiting = []
+        self.isStopped = False
 
     def run(self, function, *arguments):
         from twisted.internet.defer import Deferred
@@ -192,7 +193,29 @@ class Calls:
         done.callback(result)
 
     def stop(self):
-        pass
+        self.isStopped = True
+
+
+def test_noticesAtStop():
+    """
+    What waits when the configuration is replaced is told all the same; then the threads end.
+    """
+    state, told = memoryState(Clock()), []
+    notices = Notices(state.bridge, told.append, "dos")
+    notices._pool = pool = Calls()
+    for number in range(5):
+        notices.add(number)
+    notices.stop()
+    state.bridge.reactor.advance(0)
+    for _ in range(5):
+        assert not pool.isStopped
+        pool.finish()
+    assert told == list(range(5))
+    assert pool.isStopped
+    notices = Notices(state.bridge, told.append, "dos")
+    notices._pool = pool = Calls()
+    notices.stop()
+    assert pool.isStopped
 
 
 def test_notices():
