@@ -8,6 +8,8 @@ from itertools import chain
 from twisted.python.failure import Failure
 
 from ppolicy.bridge import Gate
+from ppolicy.errors import BackendError
+from ppolicy.lane import ALONE, LOST
 from ppolicy.statement import ManyRows
 
 # Rows of one transaction, which is a single statement.
@@ -19,7 +21,8 @@ class GroupCommit:
     Rows that come in one round of requests are a group. Groups that queue up while a transaction is under way
     share the next one, which the thread that writes begins at once, without asking the reactor.
 
-    @param write: C{write(connection, rows)}, called in the thread; it returns an answer for each row.
+    @param write: C{write(connection, rows)}, called in the thread; it returns an answer for each row, and leaves
+        nothing behind when it fails. What is wrong with one row is no harm to the others.
     @param failed: called with a L{BackendError} and the rows that could not be written.
     """
 
@@ -49,7 +52,10 @@ class GroupCommit:
         if len(rows) == _MOST:  # at the end of the round it is written as any other
             self._queue.append(self._group)
             self._group = None
-        return gate.wait()[place]
+        answer = gate.wait()[place]
+        if answer.__class__ is BackendError:
+            raise answer
+        return answer
 
     def rows(self):
         """
@@ -83,7 +89,26 @@ class GroupCommit:
                 self._isQueued = isQueued
                 self._take(taken)
         rows = [row for rows, _ in taken for row in rows]
-        return self._write(connection, rows) if rows else []
+        if not rows:
+            return []
+        try:
+            return self._write(connection, rows)
+        except self._database.Error as error:
+            if len(rows) == 1 or self._database.meaning(error) != ALONE:
+                raise
+        return [self._writeAlone(connection, row) for row in rows]
+
+    def _writeAlone(self, connection, row):
+        """
+        @return: the answer for a row, which may be why the database does not take it.
+        """
+        database = self._database
+        try:
+            return self._write(connection, [row])[0]
+        except database.Error as error:
+            if database.meaning(error) == LOST:
+                raise
+            return BackendError(f"{database}: {database.explained(error)}")
 
     def _take(self, taken):
         queue = self._queue

@@ -4,6 +4,7 @@ server's clock, and all operations of one turn of the reactor that are alike sha
 """
 
 import math
+from contextlib import suppress
 from functools import partial
 
 from sqlalchemy import bindparam, case, delete, func, literal_column, select, text, update
@@ -308,8 +309,14 @@ class SharedTable:
         return commits.add(row)
 
     def _write(self, statement, common, connection, rows):
-        self._database.usable(connection, self.schema)
-        return statement(connection, rows, common)
+        database = self._database
+        database.usable(connection, self.schema)
+        try:
+            return statement(connection, rows, common)
+        except database.Error:
+            with suppress(database.Error, OSError):
+                database.rollback(connection)  # what was begun for MySQL
+            raise
 
     def purge(self):
         """

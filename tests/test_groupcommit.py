@@ -2,6 +2,7 @@
 Tests for rows that are written together, on a real SQLite file and on a database that is away.
 """
 
+import sqlite3
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -66,6 +67,24 @@ class GroupCommitTests(TestCase):
         self.assertLess(len(self.statements), 20)
         self.assertLessEqual(max(self.statements), 64)
         self.assertEqual([], list(self.commits.rows()))
+
+    @inlineCallbacks
+    def test_alone(self):
+        """
+        A row that the database does not take fails alone, and the one who brought it is told why.
+        """
+
+        def write(connection, rows):
+            if 13 in rows:
+                raise sqlite3.IntegrityError("13 brings bad luck")
+            return self.write(connection, rows)
+
+        self.commits = GroupCommit(self.bridge, self.database, write, self.failed)
+        results = yield self.together(range(30))
+        _, failure = results.pop(13)
+        failure.trap(BackendError)
+        self.assertIn("13 brings bad luck", failure.getErrorMessage())
+        self.assertEqual([(True, f"answer {row}") for row in range(30) if row != 13], results)
 
     @inlineCallbacks
     def test_oneAfterTheOther(self):

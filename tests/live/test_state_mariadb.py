@@ -255,6 +255,24 @@ class SharedTests(Base, TestCase):
             self.assertEqual((("touched", "touch", 2),), noted)
 
     @inlineCallbacks
+    def test_tooLongAlone(self):
+        """
+        A value that does not fit fails alone, whether the server can give rows back or not.
+        """
+        for isMariaDB in (True, False):
+            yield self.store.database.submit(
+                lambda connection, is_=isMariaDB: setattr(connection, "isMariaDB", is_)
+            )
+            values = ["v", "x" * 70_000, "w"]
+            puts = [self.run_(self.store.put, "texts", f"k{isMariaDB}", value, 100) for value in values]
+            yield puts[0]
+            yield self.assertFailure(puts[1], BackendError)
+            yield puts[2]
+            self.assertEqual("w", (yield self.run_(self.store.get, "texts", f"k{isMariaDB}")))
+            counted = [self.run_(self.store.add, "sums", "k", 1, 100) for _ in range(3)]
+            self.assertEqual(3.0 if isMariaDB else 6.0, max((yield gatherResults(counted))))
+
+    @inlineCallbacks
     def test_firstContacts(self):
         """
         First contacts of the same keys at two hosts in one moment have one first-seen.
