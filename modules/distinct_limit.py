@@ -9,8 +9,9 @@ from ppolicy.errors import ParamError
 from ppolicy.limitcheck import TROUBLE, LimitCheck, bounded
 from ppolicy.limits import Meet
 
-# The longest value; a hundred of them fit into a column of the database, however they are encoded.
-_VALUE = 80
+# The longest value. A hundred of them fit into a column of the database, which takes 65,535 octets: as JSON a
+# character that is not ASCII has up to twelve.
+_ASCII, _OTHER = 80, 50
 
 
 class DistinctInfo(tuple):
@@ -99,7 +100,8 @@ class DistinctLimit(LimitCheck):
         found = self._value(data) if value is None else value
         if not isinstance(found, str) or not found:
             return 0, DistinctInfo.made(reason="there is no value to count")
-        found = bounded(found if self.caseSensitive else found.lower(), _VALUE)
+        found = found if self.caseSensitive else found.lower()
+        found = bounded(found, _ASCII if found.isascii() else _OTHER)
         worst = None
         try:
             for key in self.keys(data):

@@ -7,6 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ppolicy.errors import BackendError, ConfigError
+from ppolicy.rows import encoded
 from ppolicy.testing import make, memoryState
 from tests.listing import HOSTILE, Listing
 
@@ -94,9 +95,22 @@ class DistinctLimitTests(SynchronousTestCase):
         A value takes only so much room, and long ones are still told apart.
         """
         self.start(value="helo_name")
-        for end in "abc":
-            code, info = self.limit.check({**USER, "helo_name": "\udcff" * 5000 + end})
-        self.assertEqual((1, 3, {80}), (code, info[0], set(map(len, info[1]))))
+        for user, letter, length in (("alice", "x", 80), ("bob", "\udcff", 50)):
+            for end in "abc":
+                code, info = self.limit.check({**USER, "sasl_username": user, "helo_name": letter * 5000 + end})
+            self.assertEqual((1, 3, {length}), (code, info[0], set(map(len, info[1]))))
+
+    def test_largestRow(self):
+        """
+        The largest row fits into a column of any database.
+        """
+        self.start(value="helo_name", limit=99, maxValues=100)
+        for letter, length in (("\N{PILE OF POO}", 48), ("\N{PILE OF POO}", 78), ("x", 78)):
+            for number in range(100):
+                code, _ = self.limit.check({**USER, "helo_name": f"{number:02}{letter * length}"})
+            self.assertEqual(1, code)
+            ((_, row),) = self.limit._counts.scan("*", 1)
+            self.assertLess(len(encoded(row)), 1 << 16)
 
     def test_values(self):
         """
