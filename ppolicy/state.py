@@ -137,7 +137,7 @@ class StateStore:
 
     def _flush(self):
         self._flushLater()  # first, as what goes wrong with one table must not end it
-        for table in self.tables.values():
+        for table in list(self.tables.values()):  # a reload may add some, in its thread
             table.flush()
 
     def _purgeLater(self):
@@ -145,7 +145,7 @@ class StateStore:
 
     def _purge(self):
         self._purgeLater()
-        for table in self.tables.values():
+        for table in list(self.tables.values()):
             table.purge()
 
 

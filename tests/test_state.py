@@ -389,6 +389,22 @@ class SQLiteTests(TestCase):
         self.assertEqual(2, result[3])
 
     @inlineCallbacks
+    def test_tableAddedMeanwhile(self):
+        """
+        A table that a reload adds while others are flushed or purged, which it does in a thread, is no obstacle.
+        """
+        store = self.store()
+        yield self.touch(store, ("k",))
+        table = store.table("seen", COLUMNS)
+        for name in ("flush", "purge"):
+            self.patch(table, name, lambda name=name: store.table(f"after_{name}", COLUMNS))
+            self.patch(store, f"_{name}Later", lambda: None)
+        store._flush()
+        store._purge()
+        yield deferLater(reactor, 0.1)
+        self.assertEqual({"seen", "after_flush", "after_purge"}, set(store.tables))
+
+    @inlineCallbacks
     def test_comesAndGoes(self):
         """
         A key that leaves the memory again and again takes room in the filter once: the file is not read again.
