@@ -195,6 +195,18 @@ class Database:
     def rollback(self, connection):
         raise NotImplementedError
 
+    def beginPart(self, connection):
+        """
+        Begin an operation that shares the transaction; only where they are C{grouped}.
+        """
+        raise NotImplementedError
+
+    def endPart(self, connection, isDone):
+        """
+        End it, or undo it.
+        """
+        raise NotImplementedError
+
     def written(self, connection):
         """
         Called after each transaction of the lane 'write'.

@@ -163,7 +163,11 @@ class Lane:
                 connection = self._present()
                 if not alone:
                     database.begin(connection)
-                results = [(done, self._attempt(connection, operation)) for operation, done, _ in part]
+                shares = len(part) > 1
+                results = [
+                    (done, self._attempt(connection, operation, shares and not single))
+                    for operation, done, single in part
+                ]
                 if not alone:
                     if len(part) == 1 and isinstance(results[0][1], Failure):
                         database.rollback(connection)
@@ -209,7 +213,19 @@ class Lane:
         self._used = now
         return self._connection
 
-    def _attempt(self, connection, operation):
+    def _attempt(self, connection, operation, isPart):
+        """
+        @param isPart: is it several statements in a transaction with others, that is to say must what it has done
+            be undone when it fails?
+        """
+        if not isPart:
+            return self._tried(connection, operation)
+        self._database.beginPart(connection)
+        result = self._tried(connection, operation)
+        self._database.endPart(connection, not isinstance(result, Failure))
+        return result
+
+    def _tried(self, connection, operation):
         database = self._database
         try:
             return operation(connection)

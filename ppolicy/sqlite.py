@@ -163,6 +163,14 @@ class SQLite(Database):
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
+    def beginPart(self, connection):
+        connection.execute("SAVEPOINT part")
+
+    def endPart(self, connection, isDone):
+        if not isDone:
+            connection.execute("ROLLBACK TO part")
+        connection.execute("RELEASE part")
+
     def probe(self, connection):
         connection.execute("SELECT count(*) FROM sqlite_master")
 

@@ -112,6 +112,21 @@ class FindTests(Tables):
         self.assertEqual([("a@b",)], self.sql("SELECT * FROM friends"))
 
     @inlineCallbacks
+    def test_allOrNone(self):
+        """
+        Of rows one of which is refused none is added, and those that others add in the same moment all are.
+        """
+        table = yield self.table(retcols="reason")
+        rows = [(("good",), {"reason": "friend"}, ()), (("bad",), {"reason": None}, ())]
+        others = [self.add(table, f"before {number}") for number in range(3)]
+        refused = self.wait(table.addRows, rows)
+        others += [self.add(table, f"after {number}") for number in range(3)]
+        yield self.assertFailure(refused, BackendError)
+        yield gatherResults(others)
+        found = {sender for (sender,) in self.sql("SELECT sender FROM friends")}
+        self.assertEqual({f"{when} {number}" for when in ("before", "after") for number in range(3)}, found)
+
+    @inlineCallbacks
     def test_first(self):
         """
         Of several combinations the first that is there is told, with its place.
