@@ -404,6 +404,9 @@ class LocalTable:
                         lambda connection: [self._delete(connection, digest=digest) for digest in digests] and None
                     )
                 )
+            except BaseException:
+                self._load.isComplete = False  # the file still has them, or may have them
+                raise
             finally:
                 self._deletions.remove(digests)
 

@@ -424,19 +424,21 @@ class SQLiteTests(TestCase):
     @inlineCallbacks
     def test_notDeleted(self):
         """
-        A row that the database refuses to delete is still there.
+        A row that the database refuses to delete is still there, be it of a large table or of one that memory
+        holds as a whole.
         """
         store = self.store()
         yield self.touch(store, ("other",))
         yield deferLater(reactor, 0.3)  # the filter is there
-        yield self.touch(store, ("k",))
         refuse = "CREATE TRIGGER refuse BEFORE DELETE ON seen BEGIN SELECT RAISE(ABORT, 'kept'); END"
         yield store.database.submit(lambda connection: connection.execute(refuse))
         table = store.table("seen", COLUMNS)
-        yield self.assertFailure(self.bridge.run(table.delete, ("k",)), BackendError)
-        table._load.isComplete = False  # as it is of a large table
-        result = yield self.touch(store, ("k",))
-        self.assertEqual(2, result[3])
+        for isComplete in (True, False):
+            yield self.touch(store, ("k", f"{isComplete}"))
+            table._load.isComplete = isComplete
+            yield self.assertFailure(self.bridge.run(table.delete, ("k", f"{isComplete}")), BackendError)
+            result = yield self.touch(store, ("k", f"{isComplete}"))
+            self.assertEqual(2, result[3])
 
     @inlineCallbacks
     def test_change(self):
