@@ -17,8 +17,6 @@ from ppolicy.rows import decoded, digestOf, encoded, pattern, readable, taken
 from ppolicy.shared import NOW, SharedTable
 from ppolicy.statement import Compiled, ManyRows
 
-# Keys in memory of each check, some 500 octets each with two limits.
-MEMORY = 250_000
 # Mails that are known, and as many of those before; requests about one of them.
 MAILS = 25_000
 REQUESTS = 999
@@ -176,8 +174,10 @@ class MemoryCounts:
         if changed:
             rows[key] = row
             rows.move_to_end(key)
-            if len(rows) > MEMORY:
+            if len(rows) > self._state.size:
                 rows.popitem(last=False)
+                if len(rows) > self._state.size:  # which is smaller since a reload
+                    rows.popitem(last=False)
         return answer
 
     def now(self):

@@ -5,20 +5,20 @@ A table of state in memory, before the embedded database.
 import math
 from collections import OrderedDict
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 
 from sqlalchemy import bindparam, delete, literal_column, select
 from sqlalchemy.dialects.sqlite import insert
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ppolicy import tableload
 from ppolicy.bridge import inReactor, wait
 from ppolicy.errors import BackendError
 from ppolicy.groupcommit import GroupCommit
 from ppolicy.lane import ALONE
 from ppolicy.purge import AT_ONCE, Purge
 from ppolicy.rows import (
+    ALTERED,
     bucket,
     counted,
     decoded,
@@ -37,8 +37,11 @@ from ppolicy.tableload import TableLoad
 
 # So many rows come to the front before those that are too many leave it together.
 EVICTED = 200
-# Rows written, or found, in one go.
+# So many leave it together, at most; there are more after a load, and when its bound is smaller since a reload.
+_LEAVING = 2000
+# Rows found in one go; rows that are made ready to be written before the reactor looks at its sockets, some ms.
 _PORTION = 2000
+_TURN = 500
 # Keys whose digest is remembered.
 _HOT = 10_000
 
@@ -61,6 +64,7 @@ class LocalTable:
     log = Logger()
 
     def __init__(self, store, schema, columns):
+        self.store = store
         self.bridge = store.bridge
         self.schema = schema
         self.name = schema.name
@@ -77,6 +81,7 @@ class LocalTable:
         self._load = TableLoad(self)
         self._purge = Purge(self.bridge.reactor, self._deleteExpired)
         self._flushing, self._flushes, self._isLate = 0, [], False
+        self._nextTurn = None
         self._deletions = []
         if self.database is not None:
             self._statements()
@@ -125,6 +130,7 @@ class LocalTable:
         """
         self._purge.stop()
         self._load.stop()
+        self._endFlush()
         self._flushAll()
 
     # What loading needs
@@ -153,7 +159,7 @@ class LocalTable:
         if len(rows) <= self._load.most():
             return
         self._load.evict()
-        gone = [rows.popitem(last=False)[0] for _ in range(len(rows) - tableload.FRONT)]
+        gone = [rows.popitem(last=False)[0] for _ in range(min(len(rows) - self.store.size, _LEAVING))]
         for digest in gone:
             self._load.left(digest)
             if shown:
@@ -345,7 +351,7 @@ class LocalTable:
         @param values: {field: value}
         @return: how many there were.
         """
-        found = self._scan(like, tableload.FRONT)
+        found = self._scan(like, ALTERED)
         expires = self.clock() + ttl
         for digest, row in found:
             changed = row | values | {"expires": expires}
@@ -442,7 +448,7 @@ class LocalTable:
             rows.move_to_end(digest)
         else:
             rows[digest] = row
-            if len(rows) > tableload.FRONT + EVICTED:
+            if len(rows) > self.store.size + EVICTED:
                 self.bound()
         if self._writes:
             if behind and not self._isLate:
@@ -492,27 +498,43 @@ class LocalTable:
         Send the rows that were touched with write-behind to the database. When it is still busy with those of
         before, rows are written before the answer until it has caught up: else they would be late.
         """
-        if self._flushing:
+        if self._flushing or self._nextTurn is not None:
             self._isLate = True
         else:
-            self._flushAll()
+            self._flushInTurns(len(self._dirty))
+
+    def _flushInTurns(self, count):
+        """
+        Send so many rows, a portion in each turn of the reactor; those that come meanwhile can wait.
+        """
+        self._nextTurn = None
+        self._flushPortion()
+        if count > _TURN:
+            self._nextTurn = self.bridge.reactor.callLater(0, self._flushInTurns, count - _TURN)
+
+    def _endFlush(self):
+        if self._nextTurn is not None:
+            self._nextTurn.cancel()
+            self._nextTurn = None
 
     def _flushAll(self):
+        for _ in range(0, len(self._dirty), _TURN):  # what cannot be sent comes back
+            self._flushPortion()
+
+    def _flushPortion(self):
         # While it is known to be away, all rows would only be made ready again and again.
         if not self._dirty or not self._writes or self.database.isAway:
             return
-        self._flushes.append(self._dirty)
-        dirty, self._dirty = list(self._dirty.values()), {}
+        portion = {digest: self._dirty.pop(digest) for digest in list(islice(self._dirty, _TURN))}
+        self._flushes.append(portion)
+        entries = list(portion.values())
         if self.kind == "value":
-            dirty = [entry for entry in map(self._asText, dirty) if entry is not None]
-        for start in range(0, len(dirty), _PORTION):
-            portion = dirty[start : start + _PORTION]
-            self._flushing += 1
-            done = self.database.submit(
-                lambda connection, portion=portion: self._write(connection, portion),
-                single=len(portion) <= ManyRows.EXACT,
-            )
-            done.addBoth(self._flushed, portion)
+            entries = [entry for entry in map(self._asText, entries) if entry is not None]
+        self._flushing += 1
+        done = self.database.submit(
+            lambda connection: self._write(connection, entries), single=len(entries) <= ManyRows.EXACT
+        )
+        done.addBoth(self._flushed, entries)
 
     def _asText(self, entry):
         """

@@ -100,6 +100,13 @@ class Options(Parameters):
         "by default ppolicy.sqlite in stateDir",
         secret=True,
     )
+    stateSize: int = parameter(
+        250000,
+        "how many rows of each table of the embedded database are in memory too, and keys of a check that "
+        "counts in memory alone, about 500 octets each; other rows are read from the file when they are needed, "
+        "other keys are forgotten",
+        minimum=1000,
+    )
     dnsServers: list[str] = parameter(
         [],
         "name servers to ask: 'address', 'address:port', '[v6]:port'; by default those of /etc/resolv.conf. A "

@@ -16,6 +16,8 @@ from ppolicy.statement import Compiled
 
 # Times are numbers of seconds with about seven digits after the point.
 EPSILON = 1e-6
+# The most rows that one command changes.
+ALTERED = 100_000
 
 encoded = json.JSONEncoder(separators=(",", ":")).encode
 

@@ -24,7 +24,7 @@ class Services:
     def __init__(self, bridge, configuration, database=None):
         options = configuration.options
         self._bridge = bridge
-        self.state = StateStore(bridge, database)
+        self.state = StateStore(bridge, database, size=options.stateSize)
         self.tables = TableService(bridge, database)
         self._nameServers = nameServers(options.dnsServers)
         self.dns = Resolver(
@@ -73,6 +73,7 @@ class Services:
         """
         Go on with other options, as far as a running server can change them; resolv.conf is read again.
         """
+        self.state.size = options.stateSize
         wanted = nameServers(options.dnsServers)
         servers = self.dns.servers
         if wanted != self._nameServers:

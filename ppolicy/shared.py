@@ -13,15 +13,13 @@ from sqlalchemy.dialects.mysql import insert
 from ppolicy.bridge import inReactor, wait
 from ppolicy.groupcommit import GroupCommit
 from ppolicy.purge import AT_ONCE, Purge
-from ppolicy.rows import bucket, counted, digestOf, labelled, scanning, slack, storable
+from ppolicy.rows import ALTERED, bucket, counted, digestOf, labelled, scanning, slack, storable
 from ppolicy.schema import SLOTS, STATE
 from ppolicy.statement import Compiled, ManyRows
 
 _CHUNK = 500
 # How many sets of parameters are remembered.
 _GROUPS = 1000
-# The most rows that one command changes.
-_ALTERED = 100_000
 
 # A row that is younger than this many seconds from now comes from before the clock was set back.
 _STEP = "5"
@@ -269,7 +267,7 @@ class SharedTable:
         table = self.schema
         change = update(table).where(table.c.key == bindparam("digest"))
         statement = Compiled(change.values(**values, expires=NOW + bindparam("ttl")), self._database.dialect)
-        found = self._scan(like, _ALTERED)
+        found = self._scan(like, ALTERED)
 
         def alter(connection):
             for digest, _ in found:

@@ -16,6 +16,8 @@ from ppolicy.localtable import LocalTable
 from ppolicy.schema import stateTable
 from ppolicy.shared import SharedTable
 
+# Rows of a table in memory, some 450 octets each.
+SIZE = 250_000
 FLUSH = 0.25
 PURGE = 60.0
 
@@ -25,13 +27,16 @@ class StateStore:
     The tables, and the database behind them.
 
     @param database: a L{ppolicy.database.Database}, or None to remember in memory only.
+    @param size: so many rows of each table are in memory, and so many keys of each check that counts in memory
+        alone; it may be changed at any time.
     @ivar kept: what limits keep in memory over a reload.
     """
 
     log = Logger()
 
-    def __init__(self, bridge, database=None, clock=time):
+    def __init__(self, bridge, database=None, clock=time, size=None):
         self.bridge = bridge
+        self.size = size or SIZE
         self.database = database
         self.clock = clock
         self.tables = {}

@@ -9,8 +9,6 @@ from ppolicy.keyfilter import KeyFilter
 from ppolicy.lane import RETRY
 from ppolicy.statement import Compiled
 
-# Rows in memory, some 450 octets each.
-FRONT = 250_000
 # Rows that are taken over in one go.
 _PORTION = 2000
 
@@ -27,6 +25,7 @@ class TableLoad:
 
     def __init__(self, table):
         self._table = table
+        self._store = table.store
         self._database = table.database
         self._reactor = table.bridge.reactor
         self.isComplete = self._database is None
@@ -60,7 +59,7 @@ class TableLoad:
         self._number = number = self._number + 1
 
         def load(connection):
-            query = self._youngest.bound({"now": now, "most": FRONT + 1})
+            query = self._youngest.bound({"now": now, "most": self._store.size + 1})
             return list(connection.stream(self._youngest.text, query)), self._filled(connection)
 
         # What was written before is on disk when the lane that writes has come to this.
@@ -92,7 +91,7 @@ class TableLoad:
         In a thread: a filter with the keys of the file.
         """
         ((count,),) = connection.execute(self._count.text).fetchall()
-        filled = KeyFilter(max(2 * count, 4 * FRONT))
+        filled = KeyFilter(max(2 * count, 4 * self._store.size))
         for (digest,) in connection.stream(self._keys.text):
             filled.add(digest)
         return filled
@@ -104,8 +103,9 @@ class TableLoad:
         if self._stopped or number != self._number:
             return
         rows, filled = result
-        complete = len(rows) <= FRONT
-        del rows[FRONT:]
+        size = self._store.size
+        complete = len(rows) <= size
+        del rows[size:]
 
         def portion():
             # What has left the front meanwhile was changed, or deleted, after it was read here.
@@ -142,7 +142,8 @@ class TableLoad:
         """
         How many rows the front may have; while the file is read, twice as many.
         """
-        return FRONT if self._since is None else 2 * FRONT
+        size = self._store.size
+        return size if self._since is None else 2 * size
 
     def evict(self):
         """
@@ -150,7 +151,7 @@ class TableLoad:
         """
         self.isComplete = self._database is None
         if self._filter is not None and self._filter.room < 0 and self._since is None:
-            self._filter.room = FRONT
+            self._filter.room = self._store.size
             self.begin()
 
     def left(self, digest):

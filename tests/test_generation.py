@@ -10,6 +10,7 @@ import pytest
 from ppolicy import config
 from ppolicy.dryrun import explain
 from ppolicy.policy import Generation
+from ppolicy.services import Services
 from tests.serving import POSTFIX, Serving
 
 # Checks of these need no server of their own to start.
@@ -126,3 +127,16 @@ def test_explainedOverReload(tmp_path):
         serving.clock.advance(0)
     assert (answers[0]["action"], answers[0]["error"]) == ("WARN 1", None)
     assert len(names["stopped"]) == 1
+
+
+def test_stateSize(tmp_path):
+    """
+    How many rows are in memory is changed by a reload.
+    """
+    text = "stateSize = {}\ndef check(factory, data, port):\n    return 'dunno'\n"
+    serving = Serving(tmp_path, text.format(2000))
+    services = Services(serving.server.bridge, serving.generation.configuration)
+    assert services.state.size == 2000
+    serving.path.write_text(text.format(3000), encoding="utf-8")
+    services.follow(config.load(serving.path).options)
+    assert services.state.size == 3000

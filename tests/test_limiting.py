@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from ppolicy import counts, limitcheck
+from ppolicy import limitcheck
 from ppolicy.limitcheck import Notices, bounded
 from ppolicy.limits import Bucket, Charge, Limits, Return, Window, parse
+from ppolicy.localtable import EVICTED
 from ppolicy.testing import make, memoryState
 
 STEPS = st.lists(st.tuples(st.integers(0, 15_000), st.sampled_from([1, 1, 1, 2, 5])), max_size=150)
@@ -246,18 +247,19 @@ def test_bound(monkeypatch, memory):
     """
     However many keys there are, only so many rows are in memory.
     """
-    from ppolicy import localtable, tableload
-
-    monkeypatch.setattr(counts, "MEMORY", 1000)
-    monkeypatch.setattr(tableload, "FRONT", 1000)
     state = memoryState()
+    state.size = 1000
     dos = make("DOS", state, params="sender", memory=memory)
     dos.start()
     for number in range(5000):
         dos.check({"sender": f"{number}@example.net", "instance": str(number)})
     kept = dos._counts if memory else state.tables["limits"]
-    assert len(kept) <= 1000 + localtable.EVICTED
+    assert len(kept) <= 1000 + EVICTED
     assert dos.check({"sender": "4999@example.net"}) == (-1, [("4999@example.net", 2)])
+    state.size = 100  # by a reload
+    for number in range(5000, 6000):
+        dos.check({"sender": f"{number}@example.net"})
+    assert len(kept) <= 100 + EVICTED
 
 
 @pytest.mark.skipif("PPOLICY_LONG" not in os.environ, reason="make faults: ten million keys take minutes")

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, gatherResults, inlineCallback
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from ppolicy import localtable, tableload
+from ppolicy import localtable, state
 from ppolicy.bridge import Bridge
 from ppolicy.errors import BackendError, ConfigError
 from ppolicy.purge import AT_ONCE
@@ -92,7 +92,7 @@ class TouchTests(SynchronousTestCase):
         """
         Memory is bounded: the row that was not touched for longest goes first.
         """
-        self.patch(tableload, "FRONT", 10)
+        self.table.store.size = 10
         self.patch(localtable, "EVICTED", 0)
         for number in range(11):
             self.touch((str(number),))
@@ -288,7 +288,7 @@ class SQLiteTests(TestCase):
         """
         A table larger than memory: rows that are not in memory are read from the file.
         """
-        self.patch(tableload, "FRONT", 20)
+        self.patch(state, "SIZE", 20)
         self.patch(localtable, "EVICTED", 0)
         store = self.store()
         for number in range(100):
@@ -308,7 +308,7 @@ class SQLiteTests(TestCase):
         """
         What has left the memory of a running server is found again, whether the file was read before or not.
         """
-        self.patch(tableload, "FRONT", 20)
+        self.patch(state, "SIZE", 20)
         self.patch(localtable, "EVICTED", 0)
         store = self.store()
         for count in (1, 2, 3):
@@ -335,7 +335,7 @@ class SQLiteTests(TestCase):
         """
         What is changed after a load has read it, and has left the memory before that ends, is not undone by it.
         """
-        self.patch(tableload, "FRONT", 20)
+        self.patch(state, "SIZE", 20)
         self.patch(localtable, "EVICTED", 0)
         store = self.store()
         for number in range(20):
@@ -357,7 +357,7 @@ class SQLiteTests(TestCase):
         """
         When another file takes the place of one that is being loaded, only the load of that one counts.
         """
-        self.patch(tableload, "FRONT", 20)
+        self.patch(state, "SIZE", 20)
         store = self.store()
         yield self.touch(store, ("first",))
         yield deferLater(reactor, 0.3)
@@ -410,7 +410,7 @@ class SQLiteTests(TestCase):
         """
         A key that leaves the memory again and again takes room in the filter once: the file is not read again.
         """
-        self.patch(tableload, "FRONT", 20)
+        self.patch(state, "SIZE", 20)
         self.patch(localtable, "EVICTED", 0)
         store = self.store()
         yield self.touch(store, ("first",))
@@ -442,11 +442,34 @@ class SQLiteTests(TestCase):
             self.assertEqual(2, result[3])
 
     @inlineCallbacks
+    def test_turns(self):
+        """
+        Many rows of write-behind are made ready in turns; a stop between two of them loses none.
+        """
+        self.patch(state, "FLUSH", 1000)
+        self.patch(localtable, "_TURN", 10)
+        store = self.store()
+        table = store.table("sums", COLUMNS, "value")
+        for number in range(35):
+            yield self.bridge.run(table.change, (str(number), ""), Add(number + 1), None, True)
+        table.flush()
+        self.assertEqual(25, len(table._dirty))
+        yield deferLater(reactor, 0)
+        self.assertLess(len(table._dirty), 25)
+        for number in range(35, 70):
+            yield self.bridge.run(table.change, (str(number), ""), Add(number + 1), None, True)
+        yield self.close(store)
+        table = self.store().table("sums", COLUMNS, "value")
+        for number in range(70):
+            found = yield self.bridge.run(table.get, (str(number), ""))
+            self.assertEqual(f"[{number + 1}]", found["value"])
+
+    @inlineCallbacks
     def test_change(self):
         """
         A list is written as a text, before the answer or after it, and goes on from there.
         """
-        self.patch(tableload, "FRONT", 5)
+        self.patch(state, "SIZE", 5)
         self.patch(localtable, "EVICTED", 0)
         store = self.store()
         for count in range(1, 5):
@@ -570,7 +593,7 @@ class SQLiteTests(TestCase):
         While the database is away, memory goes on and stays small; rows that leave it do not have all others made
         ready for the database each time.
         """
-        self.patch(tableload, "FRONT", 50)
+        self.patch(state, "SIZE", 50)
         self.patch(localtable, "EVICTED", 20)
         store = self.store()
         yield self.touch(store, ("first",))

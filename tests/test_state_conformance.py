@@ -13,7 +13,7 @@ from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from ppolicy import localtable, tableload
+from ppolicy import localtable, state
 from ppolicy.errors import BackendError
 from ppolicy.sqlite import SQLite
 from tests.conformance import COLUMNS, Conformance, OnDatabase
@@ -160,6 +160,6 @@ class SmallFrontTests(SQLiteTests):
     """
 
     def setUp(self):
-        self.patch(tableload, "FRONT", 8)
+        self.patch(state, "SIZE", 8)
         self.patch(localtable, "EVICTED", 0)
         return super().setUp()

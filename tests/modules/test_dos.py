@@ -189,8 +189,8 @@ class MemoryTests(WindowTests):
         """
         There are never more keys than the bound; those used last stay.
         """
-        self.patch(counts, "MEMORY", 100)
         self.start(limits=[(1, 60)])
+        self.state.size = 100
         self.check(sender="busy@example.net")
         for number in range(1000):
             self.check(sender=f"{number}@example.net")
