@@ -70,9 +70,11 @@ def check(path, asJson, postfix):
 
     try:
         configuration = offline.load(path)
-        for warning in configuration.warnings:
-            warn(warning)
-        offline.start(configuration)
+        try:
+            offline.start(configuration)
+        finally:
+            for warning in configuration.warnings:
+                warn(warning)
     except ConfigError as error:
         if asJson:
             echoJSON({"mistakes": [_place(one) for one in error.mistakes]})

@@ -45,6 +45,8 @@ _VALUE = re.compile(r"[^ \t]+")
 
 # What nobody means as a plain value. Without a slash, digits and colons may be a fingerprint or a time.
 _MEANT = re.compile(r"[0-9.]*\.[0-9.]*/.*|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*/.*|[0-9]+(?:\.[0-9]+){3}")
+# What others write for a network or for anything: here it is a value like any other.
+_PART = re.compile(r"(?:[0-9]{1,3}\.){2}[0-9]{1,3}|(?:[0-9]{1,3}\.){2,4}")
 _ADDRESS = 45  # characters of the longest address, an IPv4 address within IPv6 (INET6_ADDRSTRLEN)
 _DOMAIN = 253  # characters of the longest domain without its root (RFC 1035, 2.3.4)
 
@@ -193,6 +195,14 @@ class Entries:
             self._prefixes.add(key[-1])
             if "/" in entry and _network(_addresses(entry)[0], _ALL)[:-1] != key[:-1]:
                 _note(self.warnings, line, f"{entry} is an address within {_shownNetwork(key)}, which is used")
+        elif "*" in entry:
+            _note(self.warnings, line, f"{_shown(entry)}: a * stands for itself; see the module List in MODULES")
+        elif entry[-1] in ",;":
+            _note(
+                self.warnings, line, f"{_shown(entry)}: the {entry[-1]} is part of it; one line is for one entry"
+            )
+        elif "0" <= entry[0] <= "9" and _PART.fullmatch(entry):
+            _note(self.warnings, line, f"{entry} is no network; write one as 192.0.2.0/24")
         self._hashes.append(hash(key))
         self._offsets.append(offset)
         self._lines.append(line)
@@ -280,9 +290,13 @@ class ListFile:
         """
         Read the file. If it is written to meanwhile, it is used, but C{changed()} still.
 
-        @raises ConfigError: with all mistakes; the entries stay as they were.
+        @raises ConfigError: with all mistakes, each of which names the file; the entries stay as they were.
         """
-        self._take(Entries(self._octets(), self._caseSensitive))
+        try:
+            self._take(Entries(self._octets(), self._caseSensitive))
+        except ConfigError as error:
+            # Those who pass them on tell the line of ppolicy.conf instead of the file's.
+            raise ConfigError(*map(str, error.mistakes)) from error
 
     def changed(self):
         """

@@ -43,7 +43,8 @@ def prepared(configuration, database):
 
 def start(configuration):
     """
-    Start the checks of a configuration as for a dry run, and stop them again.
+    Start the checks of a configuration as for a dry run, and stop them again. What they warn of is one of its
+    warnings then.
 
     @raises ConfigError: with everything they have to say.
     """
@@ -54,6 +55,7 @@ def start(configuration):
     server.services = Services(server.bridge, configuration)
     generation = Generation(0, configuration, server)
     generation.start()
+    configuration.warnings += server.services.tables.warnings
     generation.stop()
 
 

@@ -45,6 +45,8 @@ from ppolicy.timers import Timers
 # Seconds between two looks at files, and between two purges.
 WATCH = 2.0
 PURGE = 3600.0
+# How many warnings about one file are logged.
+WARNINGS = 20
 # How many combinations of values one question may have.
 COMBINATIONS = 1000
 # How many rows of a table are kept in memory, some 200 octets each.
@@ -89,6 +91,7 @@ class TableService:
         Have a L{ppolicy.listfile.ListFile} read again when it changes, and C{changed()} called then.
         """
         self._files[file] = changed
+        self._warn(file)
 
     def unwatch(self, file):
         """
@@ -100,6 +103,17 @@ class TableService:
             one.path == file.path and one.seen != file.seen for one in list(self._files)
         ):
             changed()
+
+    @property
+    def warnings(self):
+        """
+        What the files that are watched may have meant otherwise.
+        """
+        return [one for file in self._files for one in _warnings(file)]
+
+    def _warn(self, file):
+        for warning in _warnings(file)[:WARNINGS]:
+            self.log.warn("{warning}", warning=str(warning))
 
     def changed(self, name):
         """
@@ -125,12 +139,17 @@ class TableService:
                     self.log.error("{problem}", problem=problem)
                 else:
                     files[file]()
+                    self._warn(file)
 
         self._pool.run(_refreshed, files).addBoth(looked)
 
     def _purge(self):
         for table in self.tables:
             table.purge()
+
+
+def _warnings(file):
+    return getattr(file, "warnings", ())  # a file of another kind has none
 
 
 def _refreshed(files):

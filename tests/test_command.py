@@ -73,6 +73,23 @@ def test_checkStart(run):
     assert "greylist (Greylist): 'no table' is no name for a table" in err
 
 
+def test_checkListFile(run):
+    """A mistake in the file of a list is told with that file and its line; so is a warning."""
+    file = run.folder / "traps.txt"
+    lists = "modules = {'traps': ('List', {'param': 'recipient', 'file': 'traps.txt'})}\n"
+    (run.folder / "ppolicy.conf").write_text(lists + "def check(factory, data, port):\n    return 'dunno'\n")
+    place = f"{run.folder}/ppolicy.conf:1: traps (List): {file}"
+    code, _, err = run("check")
+    assert (code, err) == (1, f"{place}: No such file or directory\n")
+    file.write_text("a@example.org\n@\n")
+    code, _, err = run("check")
+    assert (code, err) == (1, f"{place}:2: @: after the @ there is no domain\n")
+    file.write_text("a@example.org\n*@example.net\n")
+    code, out, err = run("check", "--json")
+    assert (code, err[: err.index(" a *")]) == (0, f"warning: {file}:2: *@example.net:")
+    assert [(one["file"], one["line"]) for one in json.loads(out)["warnings"]] == [(str(file), 2)]
+
+
 def test_checkPostfix(run):
     """The lines for main.cf name the listener."""
     _, out, _ = run("check", "--postfix")

@@ -212,6 +212,14 @@ class TestKinds:
         assert entries.find("192.0.2.1") is None
         assert entries.find("192.0.a.2.1")
 
+    def test_notMeant(self):
+        """What looks like a pattern, a part of an address or several entries is a plain value, with a warning."""
+        entries, warnings = parse(b"*.example.com\n10.1.2\n10.1.\n192.0.2.1.\na@b.c, d@b.c\n1.5a\n/a*,/\n")
+        assert entries.find("mail.example.com") is entries.find("10.1.2.3") is entries.find("a@b.c") is None
+        assert [line for line, _ in warnings] == [1, 2, 3, 4, 5]
+        assert warnings == entries.warnings
+        assert warnings[1] == (2, "10.1.2 is no network; write one as 192.0.2.0/24")
+
     def test_hostBits(self):
         """An address with the length of a network is that network, with a warning."""
         entries, mistakes = parse(b"a\n192.0.2.1/24\n2001:db8::1/32\n::ffff:1.2.3.4/104\n192.0.2.4/32")
@@ -527,6 +535,8 @@ class TestListFile:
             f"{path}:1: /(/ is no regular expression: missing ), unterminated subpattern at position 0",
             f"{path}:4: 192.0.2.0/33 is no network: after the / stands a number from 0 to 32",
         ]
+        # Who names the line of ppolicy.conf instead takes the sentences alone.
+        assert [one.sentence for one in raised.value.mistakes] == str(raised.value).splitlines()
 
     def test_warnings(self, path):
         """What may be meant otherwise is used, and said."""

@@ -291,6 +291,19 @@ class FileTests(Listing):
         self.assertIn("192.0.2.0/99", str(events))
 
     @inlineCallbacks
+    def test_warnings(self):
+        """
+        What a file may have meant otherwise is logged, when it is read first and when it changes.
+        """
+        events = self.logged()
+        self.file.write_text("*.example.net\n")
+        yield self.list()
+        self.assertIn("list.txt:1: *.example.net: a * stands for itself", str(events))
+        self.file.write_text("x\n*.example.com\n")
+        yield self.until(lambda: self.forgotten)
+        self.assertIn("list.txt:2: *.example.com: a * stands for itself", str(events))
+
+    @inlineCallbacks
     def test_manyFiles(self):
         """
         However many files are in use, each is read again.
