@@ -201,6 +201,8 @@ def tryCommand(path, write, asJson, name, words):
     from ppolicy import offline
 
     attributes, arguments = offline.words(words, _separator())
+    for sentence in offline.misspelt(attributes):
+        warn(sentence)
     _show(offline.tryCheck(offline.load(path), name, attributes, arguments, write), asJson)
 
 
@@ -216,8 +218,8 @@ def explain(path, write, asJson, request):
     Show step by step how the policy decides.
 
     The request comes from a file or from standard input. It is lines `name=value`, as Postfix sends
-    them or as DumpDataFile wrote them. Nothing is changed unless --write is given. The exit code
-    is 1 when the policy fails.
+    them or as DumpDataFile wrote them; what is left out is empty. Nothing is changed unless --write is
+    given. The exit code is 1 when the policy fails.
 
     \b
     Example:
@@ -225,7 +227,10 @@ def explain(path, write, asJson, request):
     """
     from ppolicy import offline
 
-    answers = offline.explain(offline.load(path), offline.requests(request.read()), write)
+    datas = offline.requests(request.read())
+    for sentence in dict.fromkeys(sentence for data in datas for sentence in offline.misspelt(data)):
+        warn(sentence)
+    answers = offline.explain(offline.load(path), datas, write)
     for answer in answers:
         _show(answer, asJson)
     sys.exit(exitcodes.REFUSED if any(answer["error"] for answer in answers) else exitcodes.FINE)

@@ -10,11 +10,12 @@ from time import monotonic
 from twisted.logger import Logger
 
 from ppolicy.decisions import describedSteps
-from ppolicy.errors import BrokenAnswer, DeadlineExceeded, PPolicyError
+from ppolicy.errors import BrokenAnswer, DeadlineExceeded, Mistake, PPolicyError
 from ppolicy.listeners import Port
 from ppolicy.logs import escaped
 from ppolicy.parameter import didYouMean
 from ppolicy.policy import Factory
+from ppolicy.reading import explained
 
 log = Logger()
 
@@ -46,7 +47,9 @@ def explain(server, generation, data):
         except (BrokenAnswer, DeadlineExceeded) as problem:
             error, reply = str(problem), generation.fatal
         except BaseException as problem:  # noqa: BLE001 - shown to who asked
-            error, reply = f"{type(problem).__name__}: {problem}", generation.fatal
+            path = generation.configuration.path
+            line, sentence = explained(problem, path)
+            error, reply = str(Mistake(sentence, path, line)) if line else sentence, generation.fatal
         finally:
             watch.armed = False
         return {

@@ -9,6 +9,7 @@ from twisted.internet.defer import inlineCallbacks, maybeDeferred
 from twisted.python.failure import Failure
 
 from ppolicy import config, controlclient, dryrun, listeners, privileges, reading, statefolder
+from ppolicy.attributes import ATTRIBUTES
 from ppolicy.errors import ConfigError, PPolicyError
 from ppolicy.parameter import didYouMean
 from ppolicy.policy import Generation
@@ -94,7 +95,16 @@ def words(given, count):
     wrong = [word for word in attributes if "=" not in word]
     if wrong:
         raise PPolicyError(f"{wrong[0]!r} is no attribute=value; arguments of the check come after --")
-    return parseRequest("\n".join(attributes).encode("utf-8", "surrogateescape")) if attributes else {}, arguments
+    given = parseRequest("\n".join(attributes).encode("utf-8", "surrogateescape"))
+    return ATTRIBUTES | given, arguments
+
+
+def misspelt(data):
+    """
+    A sentence about each attribute of a request that is not Postfix's, but resembles one.
+    """
+    hints = {name: didYouMean(name, ATTRIBUTES) for name in data if name not in ATTRIBUTES}
+    return [f"Postfix sends no {name!r}{hint}" for name, hint in hints.items() if hint]
 
 
 def requests(octets):
@@ -102,7 +112,7 @@ def requests(octets):
     The requests in a stream of C{name=value} lines, each ended by a blank line.
 
     One that begins with C{date=} was written by DumpDataFile: its escapes are undone, and what it notes about
-    results is left out.
+    results is left out. Attributes that are not given are empty, as Postfix would send them.
 
     @raises PPolicyError: when there is none.
     """
@@ -113,7 +123,7 @@ def requests(octets):
         data = parseRequest(block.strip(b"\n"))
         if block.lstrip(b"\n").startswith(b"date="):
             data = {name: unescaped(value) for name, value in data.items() if not _isNote(name)}
-        found.append(data)
+        found.append(ATTRIBUTES | data)
     if not found:
         raise PPolicyError("there is no request: lines name=value, then a blank line")
     return found

@@ -143,8 +143,15 @@ def test_explainError(run):
     """A policy that raises is shown with its error, and the exit code is 1."""
     code, out, err = run("explain", stdin=REQUEST.replace("a@example.net", "raise@x"))
     assert code == 1
-    assert "error: ValueError: as asked" in err
+    assert f"error: {run.folder}/ppolicy.conf:8: ValueError: as asked" in err
     assert "action=450 " in out
+
+
+def test_explainAttributes(run):
+    """What is not given is empty, as Postfix would have it."""
+    conf = "def check(factory, data, port):\n    return 'WARN', repr([data['sasl_username'], data['size']])\n"
+    (run.folder / "ppolicy.conf").write_text(conf)
+    assert run("explain", stdin="sender=a@example.net\n")[1] == "action=WARN ['', '0']\n"
 
 
 @pytest.mark.parametrize("stdin", ["", "\n\n\n"])
@@ -153,6 +160,15 @@ def test_explainNothing(run, stdin):
     code, _, err = run("explain", stdin=stdin)
     assert code == 1
     assert "lines name=value" in err
+
+
+def test_attributes(run):
+    """Of an attribute that Postfix does not send the name may be a mistake, or one that the policy knows."""
+    code, _, err = run("try", "dummy", "sendr=a@example.net", "score=3", "sender=b@example.net")
+    assert (code, err) == (0, "warning: Postfix sends no 'sendr', did you mean sender?\n")
+    assert run("explain", stdin="reciepient=a@example.net\n")[2].startswith(
+        "warning: Postfix sends no 'reciepient'"
+    )
 
 
 def test_try(run):

@@ -38,6 +38,7 @@ ORDER = [
         "listfile",
         "geoip",
         "writer",
+        "attributes",
     ),
     *(
         "credentials",
