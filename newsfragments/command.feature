@@ -6,3 +6,5 @@ commands and names of checks in bash, zsh and fish. Errors say what to do next, 
 it, there are colours and progress bars on a terminal (`NO_COLOR`, `--color`), and Ctrl-C or a pager that is left ends a
 command quietly. A command for a running
 server takes a tenth of a second.
+``ppolicy check`` and ``ppolicy reload`` look into the policy itself: names that nothing defines, attributes that Postfix
+does not send, answers that are none, results that are compared as if they were codes.

@@ -63,8 +63,9 @@ def check(path, asJson, postfix):
     """
     Check a configuration.
 
-    Every mistake is told with file and line; the exit code is 1 when there is one. Modules are started
-    as for a dry run; a running server notices nothing. The JSON has the mistakes as well.
+    Every mistake is told with file and line, those in the policy as far as they can be seen without asking
+    it; the exit code is 1 when there is one. Modules are started as for a dry run; a running server
+    notices nothing. The JSON has the mistakes as well.
     """
     from ppolicy import offline
 

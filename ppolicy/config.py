@@ -14,7 +14,7 @@ import stat
 import types
 from pathlib import Path
 
-from ppolicy import logoption, ownlists
+from ppolicy import foresight, logoption, ownlists
 from ppolicy.check import Check
 from ppolicy.errors import BrokenAnswer, ConfigError, Mistake
 from ppolicy.listeners import checkSocket, describe, groupId, isSame, parseLoopback, parsePort, userId
@@ -99,7 +99,7 @@ class _Reading(Reading):
         self._leftOvers()
         result.encoder = self._answers(result.options)
         result.specs = self._checks(result.options)
-        result.policy = self._policy() if end is None else None
+        result.policy = self._policy(result.encoder) if end is None else None
         mistakes = sorted(self.mistakes, key=_line)
         if end is not None:
             mistakes.append(end)
@@ -220,6 +220,8 @@ class _Reading(Reading):
         except Exception as error:  # noqa: BLE001 - PARAMS of a module for 2.7 may be anything
             found.append((None, f"its parameters are badly declared: {explained(error, self.path)[1]}"))
         self.mistakes += toMistakes(found, f"{spec}: ", self.path, lines, spec.line)
+        for name, sentence in foresight.misspelt(spec.parameters, self.places.items):
+            self.warning(f"{spec}: {name}: {sentence}", lines.get(name, spec.line))
         if spec.cls.check is Check.check:
             self.warning(f"{spec}: it has no check(self, data) that could answer", spec.line)
         timeout = spec.parameters.get("timeout")
@@ -230,7 +232,7 @@ class _Reading(Reading):
             )
         return spec
 
-    def _policy(self):
+    def _policy(self, encoder):
         policy = self.names.get("check")
         lines = self.places.assigned | self.places.functions
         line = lines.get("check")
@@ -261,6 +263,9 @@ class _Reading(Reading):
         for method, name, where in self.places.asked(signature):
             if isinstance(known, dict) and name not in known:
                 self.mistake(f"factory.{method}: there is no {name!r} in modules{didYouMean(name, known)}", where)
+        for found in foresight.look(self.tree, self.names, signature, encoder):
+            tell = self.mistake if found.certain else self.warning
+            tell(found.sentence, found.line)
         return policy
 
 
@@ -396,7 +401,7 @@ class _Places:
     Line numbers of what a configuration defines.
 
     @ivar assigned: {name: line} of top-level values; C{functions} the same of functions and classes.
-    @ivar used: names that are read anywhere.
+    @ivar used: names that are read anywhere; C{items} those of dictionaries that are set.
     @ivar checks: {check name: line}; C{parameters} {check name: {parameter: line}}.
     @ivar twice: (sentence, line) about names that stand twice in a dictionary.
     """
@@ -405,6 +410,7 @@ class _Places:
         self.tree = tree
         self.assigned, self.functions, self.checks, self.parameters = {}, {}, {}, {}
         self.twice = []
+        self.items = foresight.assignedItems(tree)
         self.used = {
             node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
         }

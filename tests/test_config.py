@@ -666,6 +666,78 @@ WARNINGS = {
         {},
         ["5: mine (Mine): it has no check(self, data) that could answer"],
     ),
+    "own names": (
+        "def check(factory, data, port):\n    global seen\n    seen = __name__, __file__, zip\n"
+        "    return 'dunno', str([seen for seen in data])",
+        {},
+        [],
+    ),
+    "undefined is expected": (
+        "def text(value):\n    try:\n        return unicode(value)\n    except NameError:\n        return value",
+        {},
+        [],
+    ),
+    "attributes": (
+        "modules['a'] = ('Dummy', {})\ndef own(data):\n    data['score'] = 1\n"
+        "def check(factory, data, port):\n    own(data)\n"
+        "    if data['sendr'] or data.get('from') or data['score'] or data['result_a_code']:\n"
+        "        return data['result_b_code']\n    return {'sendr': 1}['sendr'], data['sender']",
+        {},
+        [
+            "6: Postfix sends no 'sendr', and it is not set here, did you mean sender?",
+            "6: Postfix sends no 'from', and it is not set here",
+            "7: Postfix sends no 'result_b_code', and it is not set here",
+        ],
+    ),
+    "attributes of checks": (
+        "modules = {\n    'a': ('DOS', {'params': ['sasl_usrname', 'domain:sender']}),\n"
+        "    'b': ('List', {'param': 'sendr', 'table': 'x'}),\n"
+        "    'c': ('List', {'param': 'sizes', 'table': 'x'}),\n"
+        "    'd': ('DOS', {'params': 'network:client_adress'})}\ndef check(factory, data, port):\n"
+        "    data['sizes'] = []\n    return 'dunno'",
+        {},
+        [
+            "2: a (DOS): params: Postfix sends no 'sasl_usrname', did you mean sasl_username?",
+            "3: b (List): param: Postfix sends no 'sendr', did you mean sender?",
+            "5: d (DOS): params: Postfix sends no 'client_adress', did you mean client_address?",
+        ],
+    ),
+    "states": (
+        "def check(factory, data, port):\n    if data['protocol_state'] not in ('RCPT', 'END_OF_MESSAGE', ''):\n"
+        "        return 'dunno'\n"
+        "    if 'rcpt' == data.get('protocol_state', '') != data['protocol_state'].lower():\n"
+        "        return 'dunno'\n    return 'ok' if data['protocol_state'].lower() == 'rcpt' else 'dunno'",
+        {},
+        [
+            "2: protocol_state is never 'END_OF_MESSAGE', did you mean END-OF-MESSAGE?",
+            "4: protocol_state is never 'rcpt', did you mean RCPT?",
+        ],
+    ),
+    "results": (
+        "modules['a'] = ('Dummy', {})\ndef check(factory, data, port):\n    if factory.check('a', data) < 0:\n"
+        "        return 'dunno'\n    if port and not factory.check('a', data):\n        return 'dunno'\n"
+        "    result = factory.check('a', data)\n    if result == 1 or result[0] == 1:\n        return 'dunno'\n"
+        "    code = factory.check('a', data)\n    code = code[0]\n    if code < 0 or result == (0, 'dummy'):\n"
+        "        return 'dunno'",
+        {},
+        [f"{line}: what a check gives is a pair, whose first item is the code" for line in (3, 5, 8)],
+    ),
+    "answers": (
+        "LATER = '450 later'\ndef own():\n    return 'DEFFER', LATER\ndef other():\n    return 5\n"
+        "def check(factory, data, port):\n    def inner():\n        return 5\n    if port:\n"
+        "        return ('REFUSE', 'x') if data else own()\n    for one in data:\n"
+        "        return 'DEFER', '4.7.1', one\n    if other():\n        return 'PREPEND', one\n"
+        "    if port:\n        return 'reject_rbl_client', f'{one}'\n"
+        "    return f'{one}' or 550 or LATER or (550, one)",
+        {},
+        [
+            "3: own() returns what is no answer: 'DEFFER' is no action, no restriction and not in"
+            " restrictionClasses",
+            "10: check() returns what is no answer: 'REFUSE' is no action, no restriction and not in"
+            " restrictionClasses",
+            "12: check() returns what is no answer: an answer is an action and a text, these are 3 items",
+        ],
+    ),
     "group": ("group = 'root'", {}, ["1: group has no effect without user"]),
     "group of user": ("user = 'root'\ngroup = 'root'", {}, []),
     "MySQL": ("database = 'mysql+pymysql://me:hunter2@localhost/mail'", {}, []),

@@ -107,7 +107,7 @@ ORDER = [
         "dumptable",
         "listcheck",
     ),
-    *("services", "registry", "config", "policy", "protocol", "dryrun"),
+    *("services", "registry", "foresight", "config", "policy", "protocol", "dryrun"),
     *("health", "verbs", "webpages", "metrics", "service"),
     *(
         "offline",

@@ -1,0 +1,245 @@
+"""
+Mistakes in a policy that can be seen before it is asked: names of nothing, answers that Postfix does not know.
+
+Only what is written out is looked at. What is found in a branch that is hardly ever taken would otherwise be found
+by the first mail that takes it.
+"""
+
+import ast
+import builtins
+import dis
+import types
+from typing import NamedTuple
+
+from ppolicy.attributes import ATTRIBUTES, STATES
+from ppolicy.errors import BrokenAnswer
+from ppolicy.parameter import didYouMean
+from ppolicy.reply import RESTRICTIONS, TARGETS
+
+_DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+_SAVED = ("_code", "_info", "_time", "_cache")
+
+
+class Found(NamedTuple):
+    """
+    One thing that was found.
+
+    @ivar certain: does it go wrong whenever it is reached?
+    """
+
+    sentence: str
+    line: int
+    certain: bool = False
+
+
+def look(tree, names, signature, encoder):
+    """
+    @param tree: the syntax tree of ppolicy.conf.
+    @param names: what it has defined, {name: value}.
+    @param signature: that of its policy function; the same names are taken for the same things anywhere else.
+    @param encoder: a L{ppolicy.reply.ReplyEncoder}.
+    @return: a list of L{Found}.
+    """
+    factory, data = [*signature.parameters, "", ""][:2]
+    return [
+        *_undefined(tree, names),
+        *_Reader(tree, names, factory, data).found(),
+        *_answers(tree, encoder),
+    ]
+
+
+def assignedItems(tree):
+    """
+    The names of all items that a file sets anywhere, such as C{data['name'] = …}.
+    """
+    return {
+        node.slice.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and _constant(node.slice)
+    }
+
+
+def misspelt(parameters, known):
+    """
+    Sentences about parameters of a check that name an attribute which resembles one of Postfix's, but is none.
+
+    @param known: names of attributes that a policy sets.
+    """
+    for name in ("param", "params", "value"):
+        given = parameters.get(name)
+        for one in given if isinstance(given, list | tuple) else [given]:
+            attribute = one.rpartition(":")[2] if isinstance(one, str) else ""
+            hint = didYouMean(attribute, ATTRIBUTES)
+            if hint and attribute not in ATTRIBUTES and attribute not in known:
+                yield name, f"Postfix sends no {attribute!r}{hint}"
+
+
+def _undefined(tree, names):
+    """
+    Names in functions that nothing defines.
+    """
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    if used & {"NameError", "globals", "exec"}:  # the site knows what it does
+        return
+    codes = [(compile(tree, "", "exec", dont_inherit=True), set())]
+    loads, known = [], {*names, *dir(builtins)}
+    while codes:
+        code, around = codes.pop()
+        near = {*around, *code.co_varnames, *code.co_cellvars}
+        inner = [one for one in code.co_consts if isinstance(one, types.CodeType)]
+        # Since Python 3.14 annotations are functions; nobody need ever call them.
+        codes += [(one, near) for one in inner if "annotate" not in one.co_name]
+        for instruction in dis.get_instructions(code):
+            if instruction.opname == "LOAD_GLOBAL":
+                loads.append((instruction.argval, instruction.positions.lineno, near))
+            elif instruction.opname == "STORE_GLOBAL":
+                known.add(instruction.argval)
+    told = set()
+    for name, line, near in loads:
+        if name not in known and (name, line) not in told:
+            told.add((name, line))
+            yield Found(f"{name} is not defined{didYouMean(name, {*near, *names})}", line, True)
+
+
+class _Reader:
+    """
+    What a policy reads of a request, and asks of its factory.
+    """
+
+    def __init__(self, tree, names, factory, data):
+        self._tree = tree
+        self._factory, self._data = factory, data
+        modules = names.get("modules")
+        self._checks = modules if isinstance(modules, dict) else {}
+        self._set = assignedItems(tree)
+        assigned = [node for node in ast.walk(tree) if isinstance(node, ast.Assign)]
+        results = [one.targets[0] for one in assigned if self._isCall(one.value, factory, "check")]
+        others = {
+            node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }
+        # Names that only ever stand for the result of a check.
+        self._results = {one.id for one in results if isinstance(one, ast.Name)}
+        self._results -= {one.id for one in others.difference(results)}
+
+    def found(self):
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Compare):
+                yield from self._compared(node)
+            name = self._attribute(node)
+            if name is not None and not self._isKnown(name):
+                hint = didYouMean(name, ATTRIBUTES)
+                yield Found(f"Postfix sends no {name!r}, and it is not set here{hint}", node.lineno)
+            if isinstance(node, ast.If | ast.IfExp | ast.While):
+                yield from self._tested(node.test)
+            elif isinstance(node, ast.BoolOp):
+                for one in node.values:
+                    yield from self._tested(one)
+            elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+                yield from self._tested(node.operand)
+
+    def _attribute(self, node):
+        """
+        The name of an attribute that is read, or None.
+        """
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and _isName(node.value, self._data):
+            return _constant(node.slice)
+        if self._isCall(node, self._data, "get") and node.args:
+            return _constant(node.args[0])
+        return None
+
+    def _isKnown(self, name):
+        if name in ATTRIBUTES or name in self._set:
+            return True
+        # What a check has saved; the site may have chosen another prefix.
+        return any(name.endswith(f"_{check}{end}") for check in self._checks for end in _SAVED)
+
+    def _compared(self, node):
+        sides = [node.left, *node.comparators]
+        if any(self._attribute(one) == "protocol_state" for one in sides):
+            for one in sides:
+                for value in one.elts if isinstance(one, ast.Tuple | ast.List | ast.Set) else [one]:
+                    state = _constant(value)
+                    if state not in (None, "", *STATES):
+                        yield Found(f"protocol_state is never {state!r}{didYouMean(state, STATES)}", node.lineno)
+        if not any(isinstance(one, ast.Tuple) for one in sides):
+            yield from [found for one in sides for found in self._tested(one)]
+
+    def _tested(self, node):
+        isResult = isinstance(node, ast.Name) and node.id in self._results
+        if isResult or self._isCall(node, self._factory, "check"):
+            yield Found("what a check gives is a pair, whose first item is the code", node.lineno)
+
+    def _isCall(self, node, name, method):
+        return (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == method
+            and _isName(node.func.value, name)
+        )
+
+
+def _answers(tree, encoder):
+    """
+    Answers of the policy function, and of functions whose answers it returns, that are none.
+    """
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    names, told = ["check"], set()
+    while names:
+        name = names.pop()
+        if name in told or name not in functions:
+            continue
+        told.add(name)
+        for value in _returned(functions[name]):
+            if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+                names.append(value.func.id)
+            answer = _answer(value)
+            if answer is None:
+                continue
+            try:
+                encoder.encode(answer, {})
+            except BrokenAnswer as error:
+                yield Found(f"{name}() returns what is no answer: {error}", value.lineno)
+
+
+def _returned(function):
+    """
+    What a function returns, taken apart where it depends on something.
+    """
+    left = list(function.body)
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Return) and node.value is not None:
+            values = [node.value]
+            while values:
+                value = values.pop()
+                if isinstance(value, ast.IfExp):
+                    values += [value.body, value.orelse]
+                else:
+                    yield value
+        elif not isinstance(node, _DEFINITIONS):
+            left += ast.iter_child_nodes(node)
+
+
+def _answer(node):
+    """
+    An answer that is written out, or as much of it as decides whether it is one; else None.
+    """
+    if isinstance(node, ast.Constant):
+        return node.value
+    if not isinstance(node, ast.Tuple) or any(isinstance(one, ast.Starred) for one in node.elts):
+        return None
+    values = [one.value if isinstance(one, ast.Constant) else "" for one in node.elts]
+    if len(values) == 2 and not all(isinstance(one, ast.Constant) for one in node.elts):
+        word = str(values[0]).partition(" ")[0]
+        # Of these the text decides as well.
+        if word.upper() in ("PREPEND", *TARGETS) or word.lower() in RESTRICTIONS:
+            return None
+    return tuple(values)
+
+
+def _isName(node, name):
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def _constant(node):
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
