@@ -61,7 +61,7 @@ class DOS(LimitCheck):
 
     `limits` may be a function of yours: (data) -> limits, [] for no limit, None for `limitCount`. `limitsFor` has
     limits for single keys. Or the policy gives them, from a list for instance, as a text such as
-    '10/60s 150/1d' or 'unlimited': factory.check('dos', data, limits=row[0]).
+    '10/60s 150/1d' (units are s, min, h and d) or 'unlimited': factory.check('dos', data, limits=row[0]).
 
     What is counted is `weight`: requests, recipients (at DATA or END-OF-MESSAGE, where Postfix tells how many
     there are; before that each request is one), bytes (at END-OF-MESSAGE, before that what the client says), or
@@ -156,8 +156,11 @@ class DOS(LimitCheck):
             entries = parse(given) if isinstance(given, str) else given or ()
             entries = tuple((float(count), float(seconds)) for count, seconds in entries)
             return self._known.get(entries) or self._new(entries)
-        except (TypeError, ValueError) as error:
-            raise BackendError(f"{given!r:.100} are no limits: {error}") from None
+        except TypeError:
+            raise BackendError(f"{given!r:.100} are no limits, such as [(10, 60)] or '10/60s 150/1d'") from None
+        except ValueError as error:
+            units = "; units are s, min, h and d" if isinstance(given, str) else ""
+            raise BackendError(f"{given!r:.100} are no limits: {error}{units}") from None
 
     def _new(self, entries):
         if self.algorithm == "bucket":

@@ -138,7 +138,10 @@ def showTriplet(path, asJson, check, sender, recipient, client):
 @_triplet
 def allowTriplets(path, asJson, check, sender, recipient, client):
     """
-    Have triplets pass from now on. One that is named in full need not be there.
+    Have triplets that are there pass from now on.
+
+    One that is named in full need not be there. Who is never to be greylisted belongs into a list that the
+    policy asks before.
     """
     answer = ask(path, "greylist", check, "allow", sender=sender, recipient=recipient, client=client)
     show(answer, asJson)
@@ -346,7 +349,8 @@ def limit():
     """
     What limits have counted.
 
-    KEY is what a limit counts by; several values have blanks between them, and * in it stands for anything.
+    KEY is what a limit counts by; several values have blanks between them, and * in it stands for anything. Shown
+    are the limits of ppolicy.conf, also where the policy or a function of yours gives others.
 
     \b
     Examples:

@@ -237,7 +237,8 @@ def prepare(database, connection, table, upgrade=True):
                     raise
                 raise BackendError(
                     f"{database}: table {table.name} is missing, and we may not create it: use the statements"
-                    f" in sql/, or `ppolicy db create` ({database.explained(error)})"
+                    " in sql/, or `ppolicy db create --database URL` with a user who may"
+                    f" ({database.explained(error)})"
                 ) from error
         present = database.columns(connection, table.name) or []
     if not database.readOnly and upgrade:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import click
 
 from ppolicy import completion, exitcodes
-from ppolicy.errors import PPolicyError
+from ppolicy.errors import ConfigError, Mistake, PPolicyError
 
 _TIMES = ("first", "last", "expires", "soft_expire", "hard_expire")
 
@@ -79,7 +79,10 @@ def controlSocket(path):
     """
     from ppolicy import reading, statefolder
 
-    return statefolder.controlPath(reading.glance(reading.find(path)))
+    path = reading.find(path)
+    if not path.exists():
+        raise ConfigError(Mistake("cannot be read: No such file or directory", path))
+    return statefolder.controlPath(reading.glance(path))
 
 
 def ask(path, verb, **arguments):

@@ -176,6 +176,7 @@ def test_configurationAnywhere(site, words):
             "no greylist and no list has the table nothing; there is friends, greylist",
         ),
         (["-c", "nowhere", "check"], 1, "nowhere: cannot be read: No such file or directory"),
+        (["-c", "nowhere", "status"], 1, "nowhere: cannot be read: No such file or directory"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -475,6 +475,17 @@ class LimitsForTests(Base):
             with self.assertRaises(ConfigError, msg=parameters):
                 self.start(**parameters)
 
+    def test_mistakenLimits(self):
+        """
+        What are no limits is told with what they look like.
+        """
+        for given, sentence in (
+            ("10/1m", "'10/1m' are no limits: '10/1m' is no limit, such as 10/60s; units are s, min, h and d"),
+            (100, "100 are no limits, such as [(10, 60)] or '10/60s 150/1d'"),
+        ):
+            error = self.assertRaises(ConfigError, self.start, limitsFor={"a": given})
+            self.assertEqual(f"limitsFor: {sentence}", str(error))
+
 
 class MessageTests(Base):
     """
