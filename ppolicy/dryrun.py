@@ -44,11 +44,11 @@ def explain(server, generation, data):
             answer = generation.answer(factory, data, PORT)
             watch.armed = False
             reply = generation.encoder.encode(answer, data)
-        except (BrokenAnswer, DeadlineExceeded) as problem:
-            error, reply = str(problem), generation.fatal
         except BaseException as problem:  # noqa: BLE001 - shown to who asked
             path = generation.configuration.path
             line, sentence = explained(problem, path)
+            if isinstance(problem, BrokenAnswer | DeadlineExceeded):
+                sentence = str(problem)
             error, reply = str(Mistake(sentence, path, line)) if line else sentence, generation.fatal
         finally:
             watch.armed = False

@@ -4,8 +4,10 @@ What the command does without a running server: check a configuration, try a che
 
 import os
 import re
+import sys
 
 from twisted.internet.defer import inlineCallbacks, maybeDeferred
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from ppolicy import config, controlclient, dryrun, listeners, privileges, reading, statefolder
@@ -159,6 +161,8 @@ def explain(configuration, datas, write):
     if write and controlclient.isServed(path):
         return [controlclient.ask(path, "explain", request=data) for data in datas]
 
+    _tellFailures()
+
     @inlineCallbacks
     def work(server, generation):
         answers = []
@@ -177,11 +181,24 @@ def tryCheck(configuration, name, data, arguments, write):
     """
     if name not in [spec.name for spec in configuration.specs]:
         configuration.specs = [_spec(configuration, name)]
+    _tellFailures()
     return _run(
         configuration,
         write,
         lambda server, generation: dryrun.tryCheck(server, generation, name, data, arguments),
     )
+
+
+def _tellFailures():
+    """
+    Print the tracebacks of checks that fail, which a server would log.
+    """
+
+    def observe(event):
+        if "traceback" in event:
+            print(formatEvent(event).rstrip(), file=sys.stderr)
+
+    globalLogPublisher.addObserver(observe)
 
 
 def converse(configuration, dialogue):

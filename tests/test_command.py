@@ -147,6 +147,20 @@ def test_explainError(run):
     assert "action=450 " in out
 
 
+@pytest.mark.parametrize("words", [["try", "mine"], ["explain"]])
+def test_failure(run, words):
+    """A check that fails is shown with its traceback."""
+    conf = (
+        "from ppolicy.check import Check\nclass Mine(Check):\n"
+        "    def check(self, data):\n        return 1, 1 / 0\n"
+        "modules = {'mine': (Mine, {})}\ndef check(factory, data, port):\n    factory.check('mine', data)\n"
+    )
+    (run.folder / "ppolicy.conf").write_text(conf)
+    code, out, err = run(*words, stdin=REQUEST)
+    assert (code, out.split()[:2]) == (0, ["mine", "0"])
+    assert "mine failed\n" in err and 'ppolicy.conf", line 4' in err and "ZeroDivisionError" in err
+
+
 def test_explainAttributes(run):
     """What is not given is empty, as Postfix would have it."""
     conf = "def check(factory, data, port):\n    return 'WARN', repr([data['sasl_username'], data['size']])\n"
