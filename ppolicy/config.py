@@ -17,7 +17,7 @@ from pathlib import Path
 from ppolicy import foresight, logoption, ownlists
 from ppolicy.check import Check
 from ppolicy.errors import BrokenAnswer, ConfigError, Mistake
-from ppolicy.listeners import checkSocket, describe, groupId, isSame, parseLoopback, parsePort, userId
+from ppolicy.listeners import Unix, checkSocket, describe, groupId, isSame, parseLoopback, parsePort, userId
 from ppolicy.logtarget import File
 from ppolicy.options import IGNORED, Options
 from ppolicy.parameter import described, didYouMean, shown, toMistakes
@@ -106,6 +106,7 @@ class _Reading(Reading):
         if mistakes:
             raise ConfigError(*mistakes)
         self._resolvers(result)
+        self._folders(result)
         result.warnings = sorted(self.warnings, key=_line)
         return result
 
@@ -168,6 +169,15 @@ class _Reading(Reading):
                     " this host, see docs/dns.md",
                     self.places.assigned.get("dnsServers"),
                 )
+
+    def _folders(self, configuration):
+        for port in configuration.options.ppolicyPort:
+            for wanted in parsePort(port, self.folder):
+                if isinstance(wanted, Unix) and not os.path.isdir(wanted.path.parent):  # noqa: PTH112 - never raises
+                    self.warning(
+                        f"ppolicyPort: there is no folder {wanted.path.parent}: make it, unless systemd does",
+                        self.places.assigned.get("ppolicyPort"),
+                    )
 
     def _answers(self, options):
         encoder = ReplyEncoder(options.restrictionClasses, options.replyUtf8)

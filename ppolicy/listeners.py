@@ -269,7 +269,9 @@ def _listenUnix(reactor, wanted, factory, option):
     try:
         port.startListening()
     except error.CannotListenError as problem:
-        raise ConfigError(f"{option}: cannot listen on {wanted.path}: {problem.socketError}") from None
+        folder = wanted.path.parent
+        reason = problem.socketError if folder.is_dir() else f"there is no folder {folder}, make it first"
+        raise ConfigError(f"{option}: cannot listen on {wanted.path}: {reason}") from None
     if wanted.user != -1 or wanted.group != -1:
         try:
             os.chown(wanted.path, wanted.user, wanted.group)

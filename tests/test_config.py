@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 
 from ppolicy import config, listeners, offline, reading, service
@@ -738,6 +739,11 @@ WARNINGS = {
             "12: check() returns what is no answer: an answer is an action and a text, these are 3 items",
         ],
     ),
+    "no folder": (
+        "ppolicyPort = [10031, 'unix:mail/ppolicy/sock', 'unix:sock']",
+        {},
+        ["1: ppolicyPort: there is no folder FOLDER/mail/ppolicy: make it, unless systemd does"],
+    ),
     "group": ("group = 'root'", {}, ["1: group has no effect without user"]),
     "group of user": ("user = 'root'\ngroup = 'root'", {}, []),
     "MySQL": ("database = 'mysql+pymysql://me:hunter2@localhost/mail'", {}, []),
@@ -921,6 +927,12 @@ class TestLoad:
         assert str(raised.value) == (
             "ppolicyPort: cannot listen on systemd:domain=INET:index=0: systemd has passed no such socket"
         )
+
+    def test_noFolder(self, tmp_path):
+        """The folder of a socket has to be there."""
+        (wanted,) = listeners.parsePort("unix:none/sock", tmp_path)
+        with pytest.raises(ConfigError, match=f"there is no folder {tmp_path}/none, make it first$"):
+            listeners.listen(MemoryReactor(), wanted, Factory())
 
     @pytest.mark.parametrize(
         "text",
