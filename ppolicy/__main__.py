@@ -227,12 +227,16 @@ def explain(path, write, asJson, request):
       printf 'sender=a@example.net\\nrecipient=b@example.org\\nprotocol_state=RCPT\\n' | ppolicy explain
     """
     from ppolicy import offline
+    from ppolicy.logs import escaped
 
     datas = offline.requests(request.read())
     for sentence in dict.fromkeys(sentence for data in datas for sentence in offline.misspelt(data)):
         warn(sentence)
     answers = offline.explain(offline.load(path), datas, write)
-    for answer in answers:
+    for data, answer in zip(datas, answers, strict=True):
+        if len(datas) > 1 and not asJson:
+            about = f"{data['protocol_state']}  client {data['client_address']}  <{data['sender']}>"
+            click.echo("\n" + headed(escaped(f"{about} to <{data['recipient']}>")))
         _show(answer, asJson)
     sys.exit(exitcodes.REFUSED if any(answer["error"] for answer in answers) else exitcodes.FINE)
 

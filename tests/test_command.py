@@ -147,6 +147,18 @@ def test_explainError(run):
     assert "action=450 " in out
 
 
+def test_explainMany(run):
+    """Of several requests each is told with what it is about; in JSON each is a line."""
+    requests = REQUEST + REQUEST.replace("a@example.net", "c\x1b@example.net")
+    _, out, _ = run("explain", stdin=requests)
+    about = "client 192.0.2.1  <{}> to <b@example.org>"
+    assert [line.strip() for line in out.split("\n") if " to " in line] == [
+        about.format(sender) for sender in ("a@example.net", "c\\x1b@example.net")
+    ]
+    assert " to <" not in run("explain", stdin=REQUEST)[1]
+    assert len(run("explain", "--json", stdin=requests)[1].splitlines()) == 2
+
+
 @pytest.mark.parametrize("words", [["try", "mine"], ["explain"]])
 def test_failure(run, words):
     """A check that fails is shown with its traceback."""
