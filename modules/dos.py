@@ -63,6 +63,9 @@ class DOS(LimitCheck):
     limits for single keys. Or the policy gives them, from a list for instance, as a text such as
     '10/60s 150/1d' (units are s, min, h and d) or 'unlimited': factory.check('dos', data, limits=row[0]).
 
+    What is empty counts together as well: with `params` 'sasl_username' all mail without a login, unless `logins`
+    leaves it out; with 'sender' all bounces.
+
     What is counted is `weight`: requests, recipients (at DATA or END-OF-MESSAGE, where Postfix tells how many
     there are; before that each request is one), bytes (at END-OF-MESSAGE, before that what the client says), or
     a function (data) -> number. With `oncePerMessage` only the first recipient of a mail counts.
