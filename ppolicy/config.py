@@ -20,7 +20,7 @@ from ppolicy.errors import BrokenAnswer, ConfigError, Mistake
 from ppolicy.listeners import Unix, checkSocket, describe, groupId, isSame, parseLoopback, parsePort, userId
 from ppolicy.logtarget import File
 from ppolicy.options import IGNORED, Options
-from ppolicy.parameter import described, didYouMean, shown, toMistakes
+from ppolicy.parameter import described, shown, toMistakes
 from ppolicy.reading import Reading, explained
 from ppolicy.registry import Registry, isCheck
 from ppolicy.reply import ReplyEncoder, isPermanent
@@ -269,10 +269,6 @@ class _Reading(Reading):
         except (TypeError, ValueError):  # ValueError: one of Python's own that does not tell
             self.mistake("check must take three arguments: check(factory, data, port)", line)
             return None
-        known = self.names.get("modules")
-        for method, name, where in self.places.asked(signature):
-            if isinstance(known, dict) and name not in known:
-                self.mistake(f"factory.{method}: there is no {name!r} in modules{didYouMean(name, known)}", where)
         for found in foresight.look(self.tree, self.names, signature, encoder):
             tell = self.mistake if found.certain else self.warning
             tell(found.sentence, found.line)
@@ -476,35 +472,6 @@ class _Places:
                 )
             seen.add(key.value)
         return items
-
-    def asked(self, signature):
-        """
-        (method, check name, line) of each C{factory.check('name', …)} and C{factory.checkAll(data, 'name', …)} in
-        the file, the name written out.
-        """
-        factory = next(iter(signature.parameters), None)
-        for node in ast.walk(self.tree):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and isinstance(node.func.value, ast.Name)
-                and node.func.value.id == factory
-            ):
-                for name in _asked(node.func.attr, node.args):
-                    if isinstance(name, ast.Constant):
-                        yield node.func.attr, name.value, node.lineno
-
-
-def _asked(method, arguments):
-    """
-    The arguments of a method of the factory that name checks.
-    """
-    if method == "check":
-        return arguments[:1]
-    if method == "checkAll":
-        several = ast.Tuple | ast.List  # a name with further arguments for its check()
-        return [one.elts[0] if isinstance(one, several) and one.elts else one for one in arguments[1:]]
-    return []
 
 
 def _statements(tree):

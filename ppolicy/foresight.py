@@ -110,7 +110,7 @@ class _Reader:
         self._tree = tree
         self._factory, self._data = factory, data
         modules = names.get("modules")
-        self._checks = modules if isinstance(modules, dict) else {}
+        self._checks = modules if isinstance(modules, dict) else None
         self._set = assignedItems(tree)
         assigned = [node for node in ast.walk(tree) if isinstance(node, ast.Assign)]
         results = [one.targets[0] for one in assigned if self._isCall(one.value, factory, "check")]
@@ -125,6 +125,8 @@ class _Reader:
         for node in ast.walk(self._tree):
             if isinstance(node, ast.Compare):
                 yield from self._compared(node)
+            elif isinstance(node, ast.Call):
+                yield from self._asked(node)
             name = self._attribute(node)
             if name is not None and not self._isKnown(name):
                 hint = didYouMean(name, ATTRIBUTES)
@@ -151,7 +153,7 @@ class _Reader:
         if name in ATTRIBUTES or name in self._set:
             return True
         # What a check has saved; the site may have chosen another prefix.
-        return any(name.endswith(f"_{check}{end}") for check in self._checks for end in _SAVED)
+        return any(name.endswith(f"_{check}{end}") for check in self._checks or () for end in _SAVED)
 
     def _compared(self, node):
         sides = [node.left, *node.comparators]
@@ -168,6 +170,24 @@ class _Reader:
         isResult = isinstance(node, ast.Name) and node.id in self._results
         if isResult or self._isCall(node, self._factory, "check"):
             yield Found("what a check gives is a pair, whose first item is the code", node.lineno)
+
+    def _asked(self, call):
+        """
+        Checks that are asked and not there.
+        """
+        if self._isCall(call, self._factory, "check"):
+            method, asked = "check", call.args[:1]
+        elif self._isCall(call, self._factory, "checkAll"):
+            # Each is a name, or a name with further arguments for its check().
+            sequence = ast.Tuple | ast.List
+            method = "checkAll"
+            asked = [one.elts[0] if isinstance(one, sequence) and one.elts else one for one in call.args[1:]]
+        else:
+            return
+        for one in asked:
+            if isinstance(one, ast.Constant) and self._checks is not None and one.value not in self._checks:
+                hint = didYouMean(one.value, self._checks)
+                yield Found(f"factory.{method}: there is no {one.value!r} in modules{hint}", one.lineno, True)
 
     def _isCall(self, node, name, method):
         return (
