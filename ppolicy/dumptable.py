@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 
 from ppolicy.bridge import inReactor
 from ppolicy.errors import BackendError
+from ppolicy.purge import AT_ONCE, Purge
 from ppolicy.schema import MYSQL, ddl, identifier
 from ppolicy.statement import Compiled, ManyRows
 from ppolicy.timers import Timers
@@ -36,7 +37,6 @@ LOOK = 10.0
 # Records that wait for a database that does not answer; what comes then is dropped.
 BOUND = 10_000
 _PORTION = 200
-_CHUNK = 2000
 _LONGEST = 4000
 # A record's number is the microsecond it was made in, and behind it ten bits of the process that made it.
 _NODES = 1 << 10
@@ -67,6 +67,7 @@ class DumpTable:
         self._last = 0
         self._node = SystemRandom().randrange(_NODES)
         self._timers = Timers(self.bridge)
+        self._purge = Purge(self.bridge.reactor, self._deleteOld)
         self.schema = dumpSchema(name)
         if database is not None:
             dialect = database.dialect
@@ -75,7 +76,7 @@ class DumpTable:
             self._insert = ManyRows(Compiled(row, dialect))
             self._records = Compiled(select(func.count(distinct(c.id)), func.min(c.id)), dialect)
             self._old = Compiled(
-                select(c.id).where(c.id < bindparam("before")).order_by(c.id).limit(_CHUNK), dialect
+                select(c.id).where(c.id < bindparam("before")).order_by(c.id).limit(AT_ONCE), dialect
             )
             self._forget = Compiled(delete(self.schema).where(c.id <= bindparam("last")), dialect)
 
@@ -105,6 +106,7 @@ class DumpTable:
 
         def close():
             self._timers.stop()
+            self._purge.stop()
             for _ in range(0, len(self._waiting), _PORTION):
                 self._writing = False  # one after the other, as the database may be stopped next
                 self._flush()
@@ -154,6 +156,8 @@ class DumpTable:
 
     def _look(self):
         self._database.submit(self._tidy).addErrback(lambda failure: failure.trap(BackendError) and None)
+        if self._retention:
+            self._purge.run()
 
     def _tidy(self, connection):
         """
@@ -166,7 +170,7 @@ class DumpTable:
             if suffix:
                 self._rename(connection, f"{self.name}_{suffix}")
         if self._retention:
-            self._clear(connection, now - self._retention)
+            self._drop(connection, now - self._retention)
 
     def _suffix(self, records, begun, now):
         """
@@ -187,10 +191,21 @@ class DumpTable:
         for statement in ddl(self.schema, dialect):
             connection.execute(statement)
 
-    def _clear(self, connection, before):
-        rows = self._old(connection, before=int(before * 1e6) * _NODES).fetchall()
-        if rows:
-            self._forget(connection, last=max(number for (number,) in rows))
+    def _deleteOld(self):
+        before = int((time.time() - self._retention) * 1e6) * _NODES
+
+        def portion(connection):
+            rows = self._old(connection, before=before).fetchall()
+            if rows:
+                self._forget(connection, last=rows[-1][0])
+            return len(rows)
+
+        return self._database.submit(portion)
+
+    def _drop(self, connection, before):
+        """
+        Remove the tables that were put aside and have nothing younger.
+        """
         quote = self._database.dialect.identifier_preparer.quote
         for name in self._database.tables(connection):
             if re.fullmatch(rf"{re.escape(self.name)}_\d{{4}}[\dTW]*", name):

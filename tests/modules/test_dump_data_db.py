@@ -180,6 +180,28 @@ class DumpTests(TestCase):
         self.assertEqual([(old,)], self.read("SELECT id FROM dump_of_mine"))
 
     @inlineCallbacks
+    def test_retentionOfMany(self):
+        """
+        However many requests there are in a time, as many are removed.
+        """
+        self.patch(dumptable, "LOOK", 3600)
+        old = int((time.time() - 1000) * 1e6) * 1024
+
+        def prepare(connection):
+            connection.execute("CREATE TABLE dump (id BIGINT, key TEXT, value TEXT, PRIMARY KEY (id, key))")
+            for number in range(500):
+                for key in range(10):
+                    connection.execute("INSERT INTO dump VALUES (?, ?, '')", (old + number * 1024, f"key{key}"))
+
+        yield self.state.database.submit(prepare)
+        self.dump(retention=500)
+        for _ in range(100):
+            yield deferLater(reactor, 0.05)
+            if self.read("SELECT count(*) FROM dump") == [(0,)]:
+                break
+        self.assertEqual([(0,)], self.read("SELECT count(*) FROM dump"))
+
+    @inlineCallbacks
     def test_locked(self):
         """
         While the database does not answer, mail goes on, and what waits is written later; beyond the bound
