@@ -19,6 +19,7 @@ from sqlalchemy import (
     distinct,
     func,
     insert,
+    literal,
     select,
 )
 from twisted.logger import Logger
@@ -74,7 +75,9 @@ class DumpTable:
             c = self.schema.c
             row = insert(self.schema).values(id=bindparam("id"), key=bindparam("k"), value=bindparam("v"))
             self._insert = ManyRows(Compiled(row, dialect))
-            self._records = Compiled(select(func.count(distinct(c.id)), func.min(c.id)), dialect)
+            # Counting reads the whole table, and with it all others would wait; its first record is found at once.
+            records = func.count(distinct(c.id)) if split == "records" else literal(1)
+            self._records = Compiled(select(records, func.min(c.id)), dialect)
             self._old = Compiled(
                 select(c.id).where(c.id < bindparam("before")).order_by(c.id).limit(AT_ONCE), dialect
             )
@@ -166,7 +169,7 @@ class DumpTable:
         now = time.time()
         if self._split is not None:
             ((records, first),) = self._records(connection).fetchall()
-            suffix = records and self._suffix(records, first / _NODES / 1e6, now)
+            suffix = first is not None and self._suffix(records, first / _NODES / 1e6, now)
             if suffix:
                 self._rename(connection, f"{self.name}_{suffix}")
         if self._retention:

@@ -159,6 +159,20 @@ class DumpTests(TestCase):
         self.assertIn((old,), self.read(f"SELECT id FROM dump_{year}"))
 
     @inlineCallbacks
+    def test_splitByDateReadsLittle(self):
+        """
+        Whether a new period has begun is found out without reading the whole table.
+        """
+        check = self.dump(split="date", interval="month")
+        yield deferLater(reactor, 0.2)
+        looks = check._dump._records
+        plan = yield self.state.database.submit(
+            lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {looks.text}", looks.bound({})).fetchall()
+        )
+        self.assertTrue(plan)
+        self.assertNotIn("SCAN", str(plan))
+
+    @inlineCallbacks
     def test_retention(self):
         """
         What is older than retention is removed, tables that were put aside too.
