@@ -2,6 +2,7 @@
 The commands C{ppolicy db}: create, upgrade and inspect the tables of a configuration, and bring in those of 2.7.
 """
 
+import re
 import sys
 
 import click
@@ -97,7 +98,7 @@ def status(path, asJson, url):
 
 
 def _isUsable(state):
-    return state.startswith(("version ", "made by"))
+    return re.fullmatch(r"version \d+|made by .*", state) is not None
 
 
 def _status(opened, asJson):

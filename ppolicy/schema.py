@@ -285,6 +285,8 @@ def described(database, connection, table):
     version = _version(database, connection, table, present)
     if version < latest:
         return f"version {version}, to be upgraded to {latest}"
+    if version > latest:
+        return f"version {version}, made by a newer ppolicy; this one knows {latest}"
     missing = _missing(table, present)
     if missing:
         return f"has no column {', '.join(missing)}{_hint(table, present)}"

@@ -104,16 +104,18 @@ def test_upgrade(site, mariadb):
     mariadb.execute("INSERT INTO greylist VALUES (REPEAT('k', 16), 1, 2, 3, 4e9, 's', 'r', 'c')")
     assert "greylist: version 1, to be upgraded to 2" in site.run("db", "status", code=1)
     site.run("db", "create", code=1)
+    assert "greylist: version 1, to be upgraded to 2" in site.run("db", "status", code=1)
     assert "greylist: version 2" in site.run("db", "upgrade")
     assert mariadb.execute("SELECT previous, last, count FROM greylist") == ((2.0, 2.0, 3),)
 
 
 def test_newerSchema(site, mariadb):
     """
-    A table of a newer ppolicy is left alone.
+    A table of a newer ppolicy is left alone; that it cannot be used is seen before the server is started.
     """
     site.run("db", "create")
     mariadb.execute("UPDATE schema_version SET version = 99 WHERE name = 'greylist'")
+    assert "greylist: version 99, made by a newer ppolicy" in site.run("db", "status", code=1)
     assert "made by a newer ppolicy" in site.run("db", "upgrade", code=1)
 
 
