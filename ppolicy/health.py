@@ -29,7 +29,7 @@ def ofCheck(slot, bridge):
     if not isinstance(given, dict):
         return _wrong(f"must return a dictionary, not {type(given).__name__}")
     try:
-        text = json.dumps(given, default=str)
+        text = json.dumps(given, default=str, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         return _wrong(f"returned what is no JSON: {error}")
     if len(text) > LONGEST:

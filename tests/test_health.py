@@ -53,6 +53,7 @@ def _loop():
         (lambda self: None, "its status() must return a dictionary, not NoneType"),
         (lambda self: {(1, 2): 3}, "its status() returned what is no JSON"),
         (lambda self: _loop(), "its status() returned what is no JSON"),
+        (lambda self: {"mean": float("nan")}, "its status() returned what is no JSON"),
         (lambda self: {"a": "x" * LONGEST}, f"its status() returned more than {LONGEST} characters"),
         (lambda self: wait(Deferred()), "its status() must not wait"),
         (lambda self: {"a": "\udc80" * 2}, None),
