@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -25,6 +26,9 @@ class Commands(click.Group):
     """
 
     def invoke(self, context):
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # whoever started the command has closed it
+                setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # no answer is lost for the want of a letter
                 stream.reconfigure(errors="backslashreplace")

@@ -401,6 +401,23 @@ def test_hungUp(site):
             assert process.wait(20) == 141, words
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "words", ["check", "list friends import /dev/null", "list friends show", "completion bash"]
+)
+def test_closed(site, words, closed):
+    """Who has closed its output, as a daemon may, hears how it went all the same."""
+    done = subprocess.run(
+        ["sh", "-c", f"ppolicy {words} {closed}"],
+        cwd=site,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.replace("nothing found\n", "")) == (0, "")
+
+
 def test_interrupted(site):
     """Ctrl-C ends a command with 130, without a traceback, and its state is closed in order."""
     process = subprocess.Popen(
