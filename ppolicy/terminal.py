@@ -5,6 +5,7 @@ What was asked for goes to stdout; errors, warnings and bars go to stderr. Colou
 are left out where a stream is no terminal.
 """
 
+import errno
 import json
 import os
 import sys
@@ -18,6 +19,8 @@ from ppolicy import completion, exitcodes
 from ppolicy.errors import ConfigError, Mistake, PPolicyError
 
 _TIMES = ("first", "last", "expires", "soft_expire", "hard_expire")
+# A disk on which there is no room for what is printed.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Commands(click.Group):
@@ -39,21 +42,31 @@ class Commands(click.Group):
             complain(str(error))
             code = exitcodes.of(error)
         except BrokenPipeError:
-            # What is left in the buffer must not be complained about when the process ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            _printNoMore()
             code = exitcodes.HUNG_UP
         except KeyboardInterrupt:
             click.echo(err=True)
             code = exitcodes.INTERRUPTED
         except OSError as error:
-            if error.filename is None:
-                raise
+            where = error.filename
+            if where is None:
+                if error.errno not in _FULL:
+                    raise
+                _printNoMore()
+                where = "standard output"
             hint = "; run this as root or as the server's user" if isinstance(error, PermissionError) else ""
-            complain(f"{error.filename}: {error.strerror}{hint}")
+            complain(f"{where}: {error.strerror}{hint}")
             code = exitcodes.REFUSED
         else:
             return result
         sys.exit(code)
+
+
+def _printNoMore():
+    """
+    What is left in the buffer must not be complained about when the process ends.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def configured(function):

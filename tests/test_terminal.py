@@ -418,6 +418,15 @@ def test_closed(site, words, closed):
     assert (done.returncode, done.stderr.replace("nothing found\n", "")) == (0, "")
 
 
+def test_diskFull(site):
+    """What cannot be printed is told in a sentence."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            ["ppolicy", "check"], cwd=site, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "standard output: No space left on device\n")
+
+
 def test_interrupted(site):
     """Ctrl-C ends a command with 130, without a traceback, and its state is closed in order."""
     process = subprocess.Popen(
