@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -199,7 +199,9 @@ def table(rows):
 
 def _cell(name, value):
     if name in _TIMES and value:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(value)))
+        # In a list of the site's own a column of this name may hold anything.
+        with suppress(ValueError, OverflowError, OSError):
+            return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(value)))
     return str(value).encode("unicode_escape").decode("ascii") if not str(value).isprintable() else str(value)
 
 

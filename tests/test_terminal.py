@@ -374,6 +374,13 @@ def test_importedAsMeant(site):
     assert [list(row.values())[0] for row in found] == ["", "alice@example.net", "bob@example.net"]
 
 
+@pytest.mark.parametrize("value", ["John", 1e18, 1e300, float("inf")])
+def test_noTime(value, capsys):
+    """A column of a site's own list is shown whatever is in it, also when it is called as our times are."""
+    terminal.table([{"first": value}, {"first": 0}])
+    assert capsys.readouterr().out.split() == ["first", str(value), "0"]
+
+
 def test_importOfNoCSV(site):
     """What is no CSV is told with its line."""
     rows = site / "rows.csv"
