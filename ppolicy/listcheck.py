@@ -3,6 +3,7 @@ What the check modules for lists have in common: parameters, sources of values, 
 list}.
 """
 
+import math
 import time
 from pathlib import Path
 
@@ -125,6 +126,8 @@ class ListCheck(Check):
         """
         source = self._table(table)
         live = float(live)
+        if not math.isfinite(live):
+            raise BackendError(f"list {source.name}: a row lives for a number of seconds; 0: for ever")
         if live and not source.times:
             raise BackendError(f"list {source.name}: its rows do not expire")
         source.add(self._rows(source, values), columns, [live] * len(source.times))

@@ -2,12 +2,14 @@
 Tests for the ListDyn check module.
 """
 
+import math
+
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from ppolicy.errors import ConfigError
+from ppolicy.errors import BackendError, ConfigError
 from ppolicy.testing import make
 from tests.listing import HOSTILE, Listing
 
@@ -270,6 +272,16 @@ class ListDynTests(Listing):
         self.assertGreater(some, 1e9)
         shown = yield self.wait(check.show)
         self.assertEqual({"sender": "a", "score": "1", "hard_expire": 0}, shown["rows"][0])
+
+    @inlineCallbacks
+    def test_addForNoNumber(self):
+        """
+        A time to live that is no number is refused: neither a clock nor JSON knows one.
+        """
+        check = yield self.dyn(hardExpire=100)
+        for live in (math.inf, -math.inf, math.nan):
+            yield self.assertFailure(self.wait(check.add, [["a"]], live=live), BackendError)
+        self.assertEqual([], (yield self.wait(check.show))["rows"])
 
 
 class DamagedTests(Listing):
