@@ -179,7 +179,10 @@ def _ofServer(status):
 
 
 def _ofBackends(backends):
-    yield _gauges("backend_ok", "1 unless something is wrong with it.", backend=_good(backends))
+    good = _good(backends)
+    # Who needs a table that cannot be used finds no use in the database either.
+    good["database"] = good["database"] and all(_good(backends["database"]["tables"]).values())
+    yield _gauges("backend_ok", "1 unless something is wrong with it.", backend=good)
     waiting = backends["database"]["waiting"]
     yield _gauge("database_operations_waiting", "Operations that wait for the database.", waiting)
     lines = backends["requestLog"]

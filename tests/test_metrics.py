@@ -278,6 +278,18 @@ def test_backends(tmp_path):
     assert found["ppolicy_problems",] == 2
 
 
+def test_tables(tmp_path):
+    """A table that cannot be used, made by a newer ppolicy, say, is told as a database that is away."""
+    one = site(tmp_path)
+    services = one.service.server.services
+    services.state.tables["greylist"] = SimpleNamespace(name="greylist", schema="newer", described=dict)
+    assert named(one.scrape(), "ppolicy_backend_ok")["database"] == 1
+    services.state.database.refusal = {"newer": "made by a newer ppolicy"}.get
+    found = one.scrape()
+    assert {name for name, value in named(found, "ppolicy_backend_ok").items() if not value} == {"database"}
+    assert found["ppolicy_problems",] == 1
+
+
 def test_reload(tmp_path):
     """What is counted of a check goes on over a reload, which may bring and take away others."""
     one = site(tmp_path, "one", "two")
