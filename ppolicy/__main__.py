@@ -17,6 +17,7 @@ from ppolicy.terminal import (
     echoJSON,
     headed,
     judged,
+    printable,
     printsJSON,
     warn,
 )
@@ -160,7 +161,7 @@ def _showHealth(problems):
     said = f"{number} problem{'' if number == 1 else 's'}" if problems else "ok"
     click.echo(headed("health: ") + judged(-number or 1, said))
     for one in problems:
-        click.echo(f"  {one['where']}: " + judged(-1, one["problem"]))
+        click.echo(f"  {printable(one['where'])}: " + judged(-1, printable(one["problem"])))
 
 
 @main.command()
@@ -286,24 +287,25 @@ def _show(answer, asJson):
         code = judged(step["code"], f"{step['code']:>4}")
         click.echo(f"{step['name']:<20} {code}  {step['ms']:8.1f} ms{cached}  {step['info']!r}")
     if answer.get("error"):
-        complain(f"error: {answer['error']}")
+        complain(f"error: {printable(answer['error'])}")
     if "action" in answer:
-        click.echo(headed("action=") + answer["action"])
+        click.echo(headed("action=") + printable(answer["action"]))
 
 
 def _lines(value, indent=""):
     for name, one in value.items():
+        title = printable(name)
         if isinstance(one, dict):
             lines = list(_lines(one, indent + "  "))
             if lines:
-                yield f"{indent}{name if indent else headed(name)}:"
+                yield f"{indent}{title if indent else headed(title)}:"
                 yield from lines
         elif name == "problem":
             if one:
-                yield f"{indent}problem: " + judged(-1, one)
+                yield f"{indent}problem: " + judged(-1, printable(" ".join(str(one).split())))
         else:
             shown = ", ".join(map(str, one)) if isinstance(one, list) else one
-            yield f"{indent}{name}: {shown if shown is not None else '-'}"
+            yield f"{indent}{title}: {printable(shown) if shown is not None else '-'}"
 
 
 if __name__ == "__main__":

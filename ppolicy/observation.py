@@ -8,7 +8,18 @@ from datetime import datetime
 import click
 
 from ppolicy import completion, controlclient
-from ppolicy.terminal import ask, configured, controlSocket, echoJSON, found, headed, judged, printsJSON, table
+from ppolicy.terminal import (
+    ask,
+    configured,
+    controlSocket,
+    echoJSON,
+    found,
+    headed,
+    judged,
+    printable,
+    printsJSON,
+    table,
+)
 
 _CODES = 6
 
@@ -191,7 +202,7 @@ def _showStatistics(answer):
     table(rows)
     actions = [
         {
-            "action": _printable(name),
+            "action": printable(name),
             "last minute": f"{minute['actions'].get(name, 0):,}",
             "since the start": f"{number:,}",
         }
@@ -235,25 +246,15 @@ def _showDecision(decision):
         "queue id": decision["queue_id"],
         "login": decision["sasl_username"],
     }
-    about = "  ".join(f"{name} {_printable(value)}".strip() for name, value in names.items() if value)
+    about = "  ".join(f"{name} {printable(value)}".strip() for name, value in names.items() if value)
     click.echo(headed(f"{when}  {about}"))
     client = " ".join(filter(None, (decision["client_address"], decision["client_name"])))
-    click.echo(f"  client {_printable(client)}, HELO {_printable(decision['helo_name'])}")
-    click.echo(f"  <{_printable(decision['sender'])}> to <{_printable(decision['recipient'])}>")
+    click.echo(f"  client {printable(client)}, HELO {printable(decision['helo_name'])}")
+    click.echo(f"  <{printable(decision['sender'])}> to <{printable(decision['recipient'])}>")
     for step in decision["steps"]:
         took = "cached" if step["cached"] else f"{step['ms']:.1f} ms"
-        info = "" if step["info"] is None else _printable(step["info"])
+        info = "" if step["info"] is None else printable(step["info"])
         click.echo(
-            judged(
-                step["code"], f"  {_printable(step['name']):<20} {step['code']:>4}  {took:>10}  {info}".rstrip()
-            )
+            judged(step["code"], f"  {printable(step['name']):<20} {step['code']:>4}  {took:>10}  {info}".rstrip())
         )
-    click.echo(f"  action={_printable(decision['action'])}  ({decision['ms']:.1f} ms)")
-
-
-def _printable(value):
-    """
-    A text that cannot do anything to a terminal.
-    """
-    text = str(value)
-    return text if text.isprintable() else text.encode("unicode_escape", "surrogatepass").decode("ascii")
+    click.echo(f"  action={printable(decision['action'])}  ({decision['ms']:.1f} ms)")

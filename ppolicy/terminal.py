@@ -202,7 +202,15 @@ def _cell(name, value):
         # In a list of the site's own a column of this name may hold anything.
         with suppress(ValueError, OverflowError, OSError):
             return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(value)))
-    return str(value).encode("unicode_escape").decode("ascii") if not str(value).isprintable() else str(value)
+    return printable(value)
+
+
+def printable(value):
+    """
+    A text that cannot do anything to a terminal.
+    """
+    text = str(value)
+    return text if text.isprintable() else text.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def found(something):

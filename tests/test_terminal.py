@@ -374,6 +374,17 @@ def test_importedAsMeant(site):
     assert [list(row.values())[0] for row in found] == ["", "alice@example.net", "bob@example.net"]
 
 
+def test_statusIsPrintable(site, monkeypatch):
+    """Whatever checks say of themselves, it does nothing to the terminal."""
+    own = {"problem": "\x1b[2Jgone", "last": "\u202eoik", "\x9bmore": {"list": ["a", "\x07"]}, "none": None}
+    status = {"health": [{"where": "own\x1b", "problem": "\x1b[2Jgone"}], "modules": {"own": {"status": own}}}
+    monkeypatch.setattr("ppolicy.__main__.ask", lambda path, verb: json.loads(json.dumps(status)))
+    shown = CliRunner().invoke(main, ["status"]).output
+    assert shown.replace("\n", "").isprintable()
+    assert "\\x1b[2Jgone" in shown
+    assert "last: \\u202eoik" in shown
+
+
 @pytest.mark.parametrize("value", ["John", 1e18, 1e300, float("inf")])
 def test_noTime(value, capsys):
     """A column of a site's own list is shown whatever is in it, also when it is called as our times are."""
