@@ -261,8 +261,8 @@ def importList(chosen, path, asJson, table, file):
     """
     Add the rows of a CSV file, or of standard input.
 
-    A row has the values of the columns that are compared, and of those beside them or not. What is there already
-    gets the new values beside it.
+    A row has the values of the columns that are compared, and of those beside them or not. Behind all of these it
+    may have until when it lives, in seconds since 1970; 0 is for ever. What is there already gets the new values.
     """
     rows = _rows(file)
     added = 0

@@ -143,7 +143,7 @@ class ListCheck(Check):
         source = self._table(table)
         rows = source.scan(None, int(limit), int(after))
         total = {} if after else {"total": source.count()}
-        return {"table": source.name, "columns": [*source.keys, *source.others], "rows": rows, **total}
+        return {"table": source.name, "columns": _columns(source), "rows": rows, **total}
 
     def oldTables(self):
         return [(source.name, (*source.keys, *source.others), source.times) for source in self._tablesOnly()]
@@ -161,10 +161,11 @@ class ListCheck(Check):
                 raise BackendError(
                     f"list {source.name}: a row has {width} values ({', '.join(source.keys)})"
                     f" or {width + beside} ({', '.join((*source.keys, *source.others))})"
+                    + (f" or {len(_columns(source))} ({', '.join(_columns(source))})" if source.times else "")
                 )
             if None in row[:width]:
                 continue  # NULL, as 2.7's tables could have it, was never equal to anything
-            dates = row[width + beside :]
+            dates = [_date(source, one) for one in row[width + beside :]]
             lives = [date - now if date else 0 for date in dates] or [0] * len(source.times)
             if source.hard is None or not dates or not dates[-1] or lives[-1] > 0:
                 others = zip(source.others, row[width : width + beside], strict=False)
@@ -182,6 +183,26 @@ class ListCheck(Check):
                 f"list {source.name}: a row has {len(source.keys)} values: {', '.join(source.keys)}"
             )
         return [tuple(row) for row in values]
+
+
+def _columns(source):
+    """
+    The columns of a row that is exported: without its times one that is imported again would live for ever.
+    """
+    return [*source.keys, *source.others, *source.times]
+
+
+def _date(source, given):
+    """
+    Until when a row lives, in seconds since 1970; 0 for ever. In a CSV file it is a text.
+    """
+    try:
+        date = float(given or 0)
+    except ValueError:
+        date = math.nan
+    if not math.isfinite(date):
+        raise BackendError(f"list {source.name}: {given!r:.100} is no time, which is seconds since 1970")
+    return date
 
 
 class LookupCheck(ListCheck):

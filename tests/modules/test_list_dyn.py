@@ -283,6 +283,34 @@ class ListDynTests(Listing):
             yield self.assertFailure(self.wait(check.add, [["a"]], live=live), BackendError)
         self.assertEqual([], (yield self.wait(check.show))["rows"])
 
+    @inlineCallbacks
+    def test_exportAndImport(self):
+        """
+        A row that was exported lives as long when it is imported again, and what has expired meanwhile not at all.
+        """
+        check = yield self.dyn(softExpire=50, hardExpire=100, retcols="score")
+        yield self.wait(check.add, [["a"]], columns={"score": "1"})
+        yield self.wait(check.add, [["b"]], columns={"score": "2"}, live=5000.0)
+        exported = yield self.wait(check.export)
+        self.assertEqual(["sender", "score", "soft_expire", "hard_expire"], exported["columns"])
+        rows = [[str(row[column]) for column in exported["columns"]] for row in exported["rows"]]
+        before = self.sql("SELECT sender, score, round(soft_expire), round(hard_expire) FROM list ORDER BY sender")
+        yield self.wait(check.remove, [["a"], ["b"]])
+        yield self.wait(check.importRows, [*rows, ["gone", "3", "1000", "1000"]])
+        after = self.sql("SELECT sender, score, round(soft_expire), round(hard_expire) FROM list ORDER BY sender")
+        self.assertEqual(before, after)
+
+    @inlineCallbacks
+    def test_importOfNoTime(self):
+        """
+        A column too many in a file is a mistake that is told in a sentence.
+        """
+        check = yield self.dyn(hardExpire=100)
+        for text in ("note", "nan", "inf"):
+            error = yield self.assertFailure(self.wait(check.importRows, [["a", text]]), BackendError)
+            self.assertEqual(f"list list: {text!r} is no time, which is seconds since 1970", str(error))
+        self.assertEqual([], self.sql("SELECT * FROM list"))
+
 
 class DamagedTests(Listing):
     """
