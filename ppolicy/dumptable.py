@@ -65,6 +65,7 @@ class DumpTable:
         self._waiting = deque()
         self._writing = False
         self.problem = None
+        self._untidy = {}
         self._last = 0
         self._node = SystemRandom().randrange(_NODES)
         self._timers = Timers(self.bridge)
@@ -95,7 +96,8 @@ class DumpTable:
         """
         How it is, as a dictionary.
         """
-        return {"problem": self.problem, "waiting": len(self._waiting), "dropped": self.dropped}
+        untidy = next(filter(None, self._untidy.values()), None)
+        return {"problem": self.problem or untidy, "waiting": len(self._waiting), "dropped": self.dropped}
 
     def _open(self):
         self._timers.every(FLUSH, self._flush)
@@ -158,9 +160,22 @@ class DumpTable:
     # Splitting and forgetting
 
     def _look(self):
-        self._database.submit(self._tidy).addErrback(lambda failure: failure.trap(BackendError) and None)
+        done = self._database.submit(self._tidy).addBoth(self._tidied, "put aside")
+        done.addErrback(lambda failure: failure.trap(BackendError) and None)
         if self._retention:
             self._purge.run()
+
+    def _tidied(self, result, what):
+        """
+        A table that cannot be kept small, for the want of a right, say, must not grow without a word.
+        """
+        trouble = result.getErrorMessage() if isinstance(result, Failure) else None
+        if trouble and not self._untidy.get(what):
+            self.log.warn(
+                "{name}: old records cannot be {what}: {error}", name=self.name, what=what, error=trouble
+            )
+        self._untidy[what] = trouble
+        return result
 
     def _tidy(self, connection):
         """
@@ -203,7 +218,7 @@ class DumpTable:
                 self._forget(connection, last=rows[-1][0])
             return len(rows)
 
-        return self._database.submit(portion)
+        return self._database.submit(portion).addBoth(self._tidied, "removed")
 
     def _drop(self, connection, before):
         """

@@ -216,6 +216,47 @@ class DumpTests(TestCase):
         self.assertEqual([(0,)], self.read("SELECT count(*) FROM dump"))
 
     @inlineCallbacks
+    def test_untidy(self):
+        """
+        A table that cannot be split is a problem, as long as that is so.
+        """
+        check = self.dump(split="records", interval=1)
+        yield self.ask(check)
+        yield deferLater(reactor, 0.3)
+        self.assertIsNone(check.status()["problem"])
+
+        def prepare(connection):
+            connection.execute("INSERT INTO dump VALUES (1, 'date', '1')")
+            connection.execute("CREATE VIEW broken AS SELECT * FROM missing")
+
+        yield self.state.database.submit(prepare)
+        yield deferLater(reactor, 0.5)
+        self.assertIn("broken", check.status()["problem"])
+        yield self.state.database.submit(lambda connection: connection.execute("DROP VIEW broken") and None)
+        yield deferLater(reactor, 0.5)
+        self.assertIsNone(check.status()["problem"])
+
+    @inlineCallbacks
+    def test_notRemoved(self):
+        """
+        Records that cannot be removed are a problem, too.
+        """
+        check = self.dump(retention=500)
+        yield deferLater(reactor, 0.1)
+        old = int((time.time() - 1000) * 1e6) * 1024
+
+        def prepare(connection):
+            connection.execute("CREATE TRIGGER kept BEFORE DELETE ON dump BEGIN SELECT RAISE(ABORT, 'kept'); END")
+            connection.execute("INSERT INTO dump VALUES (?, 'date', '1')", (old,))
+
+        yield self.state.database.submit(prepare)
+        yield deferLater(reactor, 0.5)
+        self.assertIn("kept", check.status()["problem"])
+        yield self.state.database.submit(lambda connection: connection.execute("DROP TRIGGER kept") and None)
+        yield deferLater(reactor, 0.5)
+        self.assertIsNone(check.status()["problem"])
+
+    @inlineCallbacks
     def test_locked(self):
         """
         While the database does not answer, mail goes on, and what waits is written later; beyond the bound
