@@ -83,10 +83,13 @@ def _converse(path, verb, arguments):
 def _good(line, path):
     if not line.endswith(b"\n"):
         raise NoServer(f"{path}: the server hung up without an answer; its log may say why")
-    answer = json.loads(line)
-    if not answer.pop("ok"):
-        refused = NoServer if answer["error"].startswith(NOT_ADMITTED) else PPolicyError
-        raise refused(answer["error"])
+    try:
+        answer = json.loads(line)
+        error = None if answer.pop("ok") else str(answer["error"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise NoServer(f"{path}: what listens there is no ppolicy; is controlSocket right?") from None
+    if error is not None:
+        raise (NoServer if error.startswith(NOT_ADMITTED) else PPolicyError)(error)
     return answer
 
 

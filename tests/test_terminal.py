@@ -252,6 +252,27 @@ def test_notAllowed(group, mode, said):
         os.waitpid(child, 0)
 
 
+@pytest.mark.parametrize("line", [b"220 mx ESMTP", b"\xff", b"{}", b"[1]", b"[]", b"7", b'{"ok": false}'])
+def test_notOurs(tmp_path, line):
+    """Another program that listens where a server should is told from one, in a sentence."""
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(line + b"\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(NoServer, match="what listens there is no ppolicy"):
+            controlclient.ask(path, "status")
+        thread.join()
+
+
 def test_notAdmitted(tmp_path):
     """Whom the server does not admit cannot reach it either."""
     path = tmp_path / "sock"
