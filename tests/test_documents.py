@@ -310,6 +310,7 @@ def test_dnsSite(tmp_path, address, sender, expected, monkeypatch):
     monkeypatch.setattr("ppolicy.blocklistcheck.isPrivate", lambda _: False)  # addresses for documents
     serving = serve(tmp_path, "dns.md", recipe("dns.md", "A policy with all of it"), SITE)
     assert ask(serving, client_address=address, sender=sender).startswith(f"action={expected}")
+    assert ask(serving, client_address=address, sender=sender, recipient="Abuse@example.org") == "action=dunno"
 
 
 WEB = {"client_address": "192.0.2.2", "client_name": "unknown", "reverse_client_name": "unknown"}

@@ -137,6 +137,7 @@ def test_spf(cook, send, sink):
     assert header.startswith("Pass ")
     reply = send(client="23.9.9.9").first
     assert (reply.code, reply.text[:6]) == (550, "5.7.23")
+    assert send("Postmaster@example.org", client="23.9.9.9").first.code == 250
     outcome = send(client="23.9.9.9", sender="x@soft.example")
     assert sink.wait(outcome.subject).message["Received-SPF"].startswith("Softfail ")
 
@@ -186,6 +187,7 @@ def test_forged(cook, send):
     cook("Refuse forged local senders")
     reply = send(sender="Alice@Example.ORG").first
     assert (reply.code, "with a login" in reply.text) == (550, True)
+    assert send("Abuse@example.org", sender="alice@example.org").first.code == 250
     assert send(sender="alice@example.org", LOGIN="alice").first.code == 250
     assert send(sender="alice@example.org", client="198.51.100.7").first.code == 250
     assert send(sender="alice@example.org", client="2001:db8:25::7").first.code == 250
@@ -282,6 +284,7 @@ def test_traps(cook, send):
     reply = send("Info1999@example.org", client="23.6.1.1").first
     assert (reply.code, reply.text[:5]) == (550, "5.1.1")
     assert send(client="23.6.1.1").first.code == 450
+    assert send("abuse@example.org", client="23.6.1.1").first.code == 250
     assert send(client="23.6.2.1").first.code == 250
 
 
