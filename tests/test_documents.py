@@ -347,6 +347,16 @@ def test_site(tmp_path, changes, expected, monkeypatch):
     assert ask(serving, **changes).startswith(f"action={expected}")
 
 
+def test_placesAndRecipients(tmp_path):
+    """Mail that is refused because of the places it comes from uses nothing up of the recipients."""
+    serving = serve(tmp_path, "policy.md", recipe("policy.md", "A real site's"), SITE)
+    user = {"protocol_state": "DATA", "sasl_username": "bob", "recipient_count": "10"}
+    answers = [ask(serving, **user, client_address=f"192.0.{i}.1", instance=f"3.{i}") for i in range(20)]
+    assert answers[:5] == ["action=dunno"] * 5
+    assert {answer[:45] for answer in answers[5:]} == {"action=450 4.7.28 Your account is used from t"}
+    assert serving.generation.slots["recipients"].check.list()["limits"][0]["sum"].startswith("50,")
+
+
 def test_trapped(tmp_path):
     """Who has touched a trap is deferred at a real site."""
     serving = serve(tmp_path, "policy.md", recipe("policy.md", "A real site's"), SITE)
@@ -398,7 +408,9 @@ def test_stages(tmp_path):
     codes = [ask(serving, protocol_state="DATA", sasl_username="bob", instance=f"2.{i}") for i in range(201)]
     assert codes[199] == "action=dunno"
     assert codes[200].startswith("action=450 4.7.28")
-    assert ask(serving, protocol_state="END-OF-MESSAGE", size="500000001", instance="3").startswith("action=450")
+    end = {"protocol_state": "END-OF-MESSAGE", "size": "500000001"}
+    assert ask(serving, **end, sasl_username="bob", instance="3").startswith("action=450")
+    assert ask(serving, **end, sender="", instance="4") == "action=dunno"
 
 
 def test_newcomer(tmp_path):
