@@ -64,7 +64,7 @@ class DOS(LimitCheck):
     '10/60s 150/1d' (units are s, min, h and d) or 'unlimited': factory.check('dos', data, limits=row[0]).
 
     What is empty counts together as well: with `params` 'sasl_username' all mail without a login, unless `logins`
-    leaves it out; with 'sender' all bounces.
+    leaves it out; with 'sender' all bounces, unless `limitsFor` gives '' no limit.
 
     What is counted is `weight`: requests, recipients (at DATA or END-OF-MESSAGE, where Postfix tells how many
     there are; before that each request is one), bytes (at END-OF-MESSAGE, before that what the client says), or
@@ -89,14 +89,15 @@ class DOS(LimitCheck):
             reason; retryAfter is the number of seconds until the same would pass
 
     Examples:
-        # 1000 requests in an hour from one sender
-        modules['dos1'] = ('DOS', {'params': 'sender'})
+        # 1000 requests in an hour from one sender; bounces without a limit
+        modules['dos1'] = ('DOS', {'params': 'sender', 'limitsFor': {'': []}})
         # users who have logged in: ten mails a minute and 150 a day, a report from 100 a day on
         modules['dos2'] = ('DOS', {'params': 'sasl_username', 'logins': True, 'softLimits': [(100, 86400)],
                                    'limits': [(10, 60), (150, 86400)], 'oncePerMessage': True})
         # recipients by the registered domain of the sender, asked at DATA; one domain may do more
         modules['dos3'] = ('DOS', {'params': 'registered_domain:sender', 'weight': 'recipients',
-                                   'limits': [(500, 3600)], 'limitsFor': {'example.com': [(5000, 3600)]}})
+                                   'limits': [(500, 3600)],
+                                   'limitsFor': {'': [], 'example.com': [(5000, 3600)]}})
         # one request a second from a network, 60 at once, counted in memory
         modules['dos4'] = ('DOS', {'params': 'network:client_address', 'limits': [(60, 60)],
                                    'algorithm': 'bucket', 'memory': True, 'trusted': ['192.0.2.0/24']})

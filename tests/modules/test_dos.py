@@ -429,10 +429,11 @@ class LimitsForTests(Base):
         """
         A key in limitsFor has its own limits, or none.
         """
-        self.start(limits=[(1, 60)], limitsFor={"Big@x": [(3, 60)], "free@x": [], "text@x": "2/1min 5/1d"})
+        self.start(limits=[(1, 60)], limitsFor={"Big@x": [(3, 60)], "free@x": [], "": [], "text@x": "2/1min 5/1d"})
         for sender, passing in (("big@x", 3), ("text@x", 2), ("other@x", 1)):
             self.assertEqual([-1] * passing + [1], self.codes(passing + 1, sender=sender), sender)
         self.assertEqual((-1, []), self.check(sender="free@x"))
+        self.assertEqual((-1, []), self.check(sender=""))
 
     def test_function(self):
         """
