@@ -23,7 +23,7 @@ class Dummy(Check):
         modules['dummy2'] = ('Dummy', {'test1': 'one', 'test2': 'two', 'cacheUnknown': 60})
     """
 
-    test1: str | None = parameter(None, "a parameter without a value")
+    test1: str | int | None = parameter(None, "a parameter without a value")
     test2: str = parameter("abc", "a parameter with a default value")
 
     def hashArg(self, data):

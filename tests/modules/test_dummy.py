@@ -33,5 +33,6 @@ class DummyTests(SynchronousTestCase):
         """
         check = make("Dummy", test1="one")
         self.assertEqual(("one", "abc"), (check.test1, check.test2))
+        self.assertEqual(1, make("Dummy", test1=1).test1)  # as the manual of 2.7 shows it
         error = self.assertRaises(ConfigError, make, "Dummy", test2=3)
         self.assertIn("test2", str(error))
