@@ -20,13 +20,16 @@ class Base(Check):
 
     PARAMS: dict = {}
 
+    CHECK_SUCCESS = 1
+    CHECK_UNKNOWN = 0
+    CHECK_FAILED = -1
+
     def __init__(self, name, factory=None, *args, **keywords):
         super().__init__(name)
         self.type = type(self).__name__
         self.factory = factory
         self._values = {}
-        for key, value in keywords.items():
-            self.setParam(key, value)
+        self.setParams(**keywords)
 
     @classmethod
     def _allParams(cls):
@@ -77,9 +80,15 @@ class Base(Check):
             raise ParamError(f"{key}: no such parameter")
         self.assume({key: value})
 
+    def setParams(self, *_, **keywords):
+        """Set several."""
+        for key, value in keywords.items():
+            self.setParam(key, value)
+
     def getParam(self, key, default=None):
-        """The value of a parameter."""
-        return self._values.get(key, default)
+        """The value of a parameter; None is no value, so that the default counts."""
+        value = self._values.get(key)
+        return default if value is None else value
 
     def getParams(self):
         """{name: (help, value)} of all parameters."""

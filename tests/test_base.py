@@ -66,20 +66,28 @@ def test_unknownParameter(tmp_path):
 class Plain(Base):
     """Has one parameter of its own."""
 
-    PARAMS = {"one": ("a parameter", 1), "cacheNegative": (None, 5)}
+    PARAMS = {"one": ("a parameter", 1), "unset": ("another", None), "cacheNegative": (None, 5)}
 
 
 def test_parameters():
-    """getParam, setParam and getParams as ever; setParam of something undeclared raises."""
+    """getParam, setParam, setParams and getParams as ever; setParam of something undeclared raises."""
     check = make(Plain, one=2)
     assert check.getParam("one") == 2
     check.setParam("one", 3)
     assert check.getParams()["one"] == ("a parameter", 3)
     assert check.getParams()["cacheNegative"][1] == 5 == check.cacheNegative
     assert check.getParam("none", "default") == "default"
+    assert (check.getParam("unset"), check.getParam("unset", "default")) == (None, "default")
+    check.setParams(unset=0)
+    assert check.getParam("unset", "default") == 0
     with pytest.raises(ParamError):
         check.setParam("two", 1)
     assert issubclass(ParamError, CheckError)
+
+
+def test_codes():
+    """The codes have names, which modules return."""
+    assert (Base.CHECK_SUCCESS, Base.CHECK_UNKNOWN, Base.CHECK_FAILED) == (1, 0, -1)
 
 
 @pytest.mark.parametrize(
