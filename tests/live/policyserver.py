@@ -100,13 +100,13 @@ class Server:
         """
         return "".join(self.output)
 
-    def waitForLog(self, text, timeout=10, start=0):
+    def waitForLog(self, text, timeout=10, start=0, count=1):
         """
-        Wait until the server has written the text, after the first `start` lines.
+        Wait until the server has written so many lines with the text, after the first `start` lines.
         """
         deadline = time.monotonic() + timeout
-        while not any(text in line for line in self.output[start:]):
-            assert time.monotonic() < deadline, f"{text!r} was never logged:\n{self.log()}"
+        while sum(text in line for line in self.output[start:]) < count:
+            assert time.monotonic() < deadline, f"{text!r} was not logged {count} times:\n{self.log()}"
             time.sleep(0.02)
 
     def connect(self):

@@ -136,7 +136,7 @@ class Evils:
         """
         Ask for something evil: it is answered in time, logged once, and does no harm to anything else.
 
-        @param most: seconds until the answer, at least C{least}.
+        @param most: seconds until the answer, at least C{least}: as long it holds the reactor.
         @param longest: seconds that another connection may have to wait.
         @param events: how often it is logged after all, not counting the watchdog's bark.
         @return: the action, and what was logged about it.
@@ -153,8 +153,10 @@ class Evils:
             assert wire.ask(request(where="cached")) == self.cached
             assert wire.ask(request(where="collect")) == "dunno collected"
         assert least <= seconds < most, f"answered after {seconds:.2f} s"
-        self.server.waitForLog(instance, 2, start)
-        time.sleep(0.05)
+        self.server.waitForLog(instance, start=start, count=events)
+        if least:
+            self.server.waitForLog("held the reactor", start=start)
+        time.sleep(0.05)  # whatever else there might be
         lines = self.server.output[start:]
         log = "".join(lines)
         assert "Unhandled" not in log, log
@@ -276,12 +278,12 @@ def test_watchdogNamesPlace(evils):
     """
     The watchdog's line names function, file and line of the policy, and how long it took.
     """
-    _, log = evils.suffer("loop", "policy", INTERRUPT + GRACE, INTERRUPT + GRACE)
+    _, log = evils.suffer("loop", "policy", INTERRUPT + GRACE, INTERRUPT + GRACE, least=INTERRUPT - 0.2)
     lines = evils.server.configuration.read_text(encoding="utf-8").splitlines()
     begin = lines.index("def loop(*_):") + 1
     found = re.search(r"loop held the reactor for ([0-9]+) ms \((\S+):([0-9]+)\) and was interrupted", log)
     assert found, log
-    assert 2000 <= int(found[1]) < 2500
+    assert 2000 <= int(found[1]) < 1000 * (INTERRUPT + GRACE)
     assert found[2] == str(evils.server.configuration)
     assert begin < int(found[3]) <= begin + 2
 
@@ -314,10 +316,13 @@ def test_waits(evils):
             assert wire.ask(request()) == "dunno good"
         return action, seconds
 
-    with evils.observed(0.5), ThreadPoolExecutor(len(WAITS)) as pool:
+    with evils.observed(1), ThreadPoolExecutor(len(WAITS)) as pool:
         results = list(pool.map(ask, range(len(WAITS))))
     assert evils.ask(where="collect") == "dunno collected"
-    time.sleep(0.1)
+    for case, (_, where) in enumerate(WAITS):
+        if where != "sleep":
+            evils.server.waitForLog(f"waits.{case}.end", start=start)
+    time.sleep(0.1)  # whatever else there might be
     log = "".join(evils.server.output[start:])
     for case, (action, seconds) in enumerate(results):
         evil, where = WAITS[case]
@@ -438,7 +443,10 @@ def test_threadWaits(threadEvils):
     with threadEvils.observed(1), ThreadPoolExecutor(len(cases)) as pool:
         results = list(pool.map(ask, range(len(cases))))
     assert threadEvils.ask(where="collect") == "dunno collected"
-    time.sleep(0.1)
+    for case, (_, where) in enumerate(cases):
+        if where != "sleep":
+            threadEvils.server.waitForLog(f"threads.{case}.end", start=start)
+    time.sleep(0.1)  # whatever else there might be
     log = "".join(threadEvils.server.output[start:])
     for case, (action, seconds) in enumerate(results):
         evil, where = cases[case]
