@@ -195,6 +195,15 @@ class Postfix:
         """
         return self._log.read_text(encoding="utf-8", errors="backslashreplace")
 
+    def waitForLog(self, text, start):
+        """
+        Wait until the text is in the log behind its first `start` characters: it comes after the SMTP reply.
+        """
+        deadline = time.monotonic() + 10
+        while text not in self.log()[start:]:
+            assert time.monotonic() < deadline, f"{text!r} was never logged:\n{self.log()[start:]}"
+            time.sleep(0.02)
+
     def complaints(self, start):
         """
         What smtpd had to say about the policy server since the log was `start` characters long.

@@ -127,7 +127,7 @@ def test_killed(makeServer, database, writeBehind):
     server = makeServer(POLICY.replace("'weight'", f"'writeBehind': {writeBehind}, 'weight'"), **database)
     assert flood([server], 120, sender="alice@example.net") == {-1: 120}
     if writeBehind:
-        time.sleep(1)
+        time.sleep(2)
     server.kill()
     server.start()
     assert flood([server], 120, sender="alice@example.net") == {-1: 80, 1: 40}

@@ -183,9 +183,9 @@ def test_listDyn(server):
     (row,) = asked(server, "list", "dyn", "show")["rows"]
     assert (row["sender"], row["score"]) == ("alice@example.net", 5)
     assert 3500 < row["hard_expire"] - time.time() < 3700
-    asked(server, "list", "dyn", "add", "bob@example.org", "--with", "score=7", "--live", "1")
+    asked(server, "list", "dyn", "add", "bob@example.org", "--with", "score=7", "--live", "5")
     assert answer(server, "dyn", "bob@example.org") == "1 [[1, 7]]"
-    time.sleep(1.2)
+    time.sleep(5.2)
     assert code(server, "dyn", "bob@example.org") == -1
 
 

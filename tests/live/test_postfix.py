@@ -216,15 +216,13 @@ def test_greylist(postfix, makeServer):
     """
     A first mail and an early retry are deferred; a retry after the delay is accepted, as is every later one.
     """
-    server = makeServer(GREYLIST % (2, 60))
+    server = makeServer(GREYLIST % (5, 60))
     postfix.usePolicy(server.target)
-    begin = time.monotonic()
     for _retry in range(2):
         reply = attempt(postfix)
         assert (reply.code, REJECTED in reply.text) == (450, True)
         assert "greylist" in reply.text.lower()
-    assert time.monotonic() - begin < 2, "too slow to test an early retry"
-    time.sleep(2.2)
+    time.sleep(5.2)
     assert attempt(postfix).code == 250
     assert attempt(postfix).code == 250
     assert attempt(postfix, "b@example.org").code == 450
@@ -236,9 +234,9 @@ def test_greylistMustRetry(postfix, makeServer):
     """
     A retry later than mustRetry counts as a first mail.
     """
-    postfix.usePolicy(makeServer(GREYLIST % (1, 2)).target)
+    postfix.usePolicy(makeServer(GREYLIST % (1, 5)).target)
     assert attempt(postfix).code == 450
-    time.sleep(2.5)
+    time.sleep(5.5)
     assert attempt(postfix).code == 450
     time.sleep(1.2)
     assert attempt(postfix).code == 250
