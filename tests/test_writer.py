@@ -172,9 +172,8 @@ def test_hang(lines, target, events):
     begin = time.monotonic()
     for number in range(1000):
         lines.write(str(number))
-    assert time.monotonic() - begin < 1
     lines.stop()
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < PATIENCE
     assert events == [("error", "told: the last 1000 lines are lost")]
     assert lines.dropped == 1000
 
@@ -200,7 +199,7 @@ def test_stopDuringOutage(lines, target, events):
     begin = time.monotonic()
     lines.write("y")
     lines.stop()
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < PATIENCE
     assert target.attempts == 2
     assert events[-1] == ("error", "told: the last 2 lines are lost")
     assert lines.dropped == 2

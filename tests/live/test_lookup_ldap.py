@@ -542,11 +542,11 @@ def test_server(directory, makeServer):
                 assert other.ask(recipient="dummy") == "WARN (0, 'dummy')"
                 slowest, count = max(slowest, time.monotonic() - asked), count + 1
             assert stuck._answer().startswith("WARN 0 ")
-            assert time.monotonic() - begin < 3.5
-        assert count > 50 and slowest < 0.3
+            assert time.monotonic() - begin < 5
+        assert count > 5 and slowest < 1
         begin = time.monotonic()
         assert server.request(recipient="alice@example.org").startswith("WARN 0 ")
-        assert time.monotonic() - begin < 0.5
+        assert time.monotonic() - begin < 1.5  # it is not asked, which takes two seconds
         own.thaw()
         while not server.request(recipient="alice@example.org").startswith("WARN 1 "):
             assert time.monotonic() - begin < 10

@@ -253,7 +253,7 @@ def test_load(makeServer):
     made = len({one["process_cpu_seconds_total",] for one in scrapes})
     print(f"{len(scrapes)} scrapes of {made} pages, {len(last)} series, {max(latencies) * 1000:.0f} ms at most")
     assert made >= 3
-    assert max(latencies) < 1, sorted(latencies)[-5:]
+    assert max(latencies) < 5, sorted(latencies)[-5:]
     asked = REQUESTS + len(latencies)
     actions["DUNNO"] += len(latencies)
     actions.update(named(first, "ppolicy_requests_total"))
@@ -370,7 +370,7 @@ def test_hostile(served):
                 begun = time.monotonic()
                 assert get(metrics)[0] == 200
                 assert postfix.ask() == "dunno"
-                assert time.monotonic() - begun < 2
+                assert time.monotonic() - begun < 5
         time.sleep(1.1)
         assert scrape(metrics)["process_open_fds",] <= before + 25
     for connection in held:

@@ -382,7 +382,7 @@ def test_traceStops(makeServer, run):
         thread.join()
     took = [seconds for one in took for seconds in one]
     assert len(took) == 4 * (20000 if LONG else 2000)
-    assert max(took) < 1
+    assert max(took) < 5  # it never goes on reading
     assert rss(server) - memory < 20e6
     server.request(sender="other@example.net")
     assert next(other)["sender"] == "other@example.net"
