@@ -220,8 +220,8 @@ def explain(path, write, asJson, request):
     Show step by step how the policy decides.
 
     The request comes from a file or from standard input. It is lines `name=value`, as Postfix sends
-    them or as DumpDataFile wrote them; what is left out is empty. Nothing is changed unless --write is
-    given. The exit code is 1 when the policy fails.
+    them or as DumpDataFile wrote them; what is left out is empty, and it came in at the first of
+    ppolicyPort. Nothing is changed unless --write is given. The exit code is 1 when the policy fails.
 
     \b
     Example:

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from ppolicy.decisions import describedSteps
 from ppolicy.errors import BrokenAnswer, DeadlineExceeded, Mistake, PPolicyError
-from ppolicy.listeners import Port
+from ppolicy.listeners import Port, Tcp, Unix, parsePort
 from ppolicy.logs import escaped
 from ppolicy.parameter import didYouMean
 from ppolicy.policy import Factory
@@ -24,7 +24,19 @@ COMMAND = 60.0
 _LONGEST = 500
 # Arguments of commands that are lists or dictionaries. All others are texts, or numbers.
 _MANY = ("values", "rows", "columns")
-PORT = Port("TCP", "127.0.0.1", 10031, "")
+
+
+def portOf(configuration):
+    """
+    Where a request comes in that Postfix has not sent: the first of C{ppolicyPort}.
+    """
+    (wanted, *_) = parsePort(configuration.options.ppolicyPort[0], configuration.folder)
+    if isinstance(wanted, Unix):
+        return Port("UNIX", "", "", str(wanted.path))
+    if isinstance(wanted, Tcp):
+        isAny = wanted.host in ("::", "0.0.0.0")  # noqa: S104
+        return Port("TCP", "127.0.0.1" if isAny else wanted.host, wanted.port, "")
+    return Port("TCP", "127.0.0.1", "", "")  # which port systemd has is not known here
 
 
 def explain(server, generation, data):
@@ -33,6 +45,7 @@ def explain(server, generation, data):
 
     @return: a Deferred of {steps: [{name, code, info, ms, cached}], action, ms, error}.
     """
+    port = portOf(generation.configuration)
 
     def work():
         factory = Factory(generation)
@@ -41,7 +54,7 @@ def explain(server, generation, data):
         watch = server.bridge.watch
         try:
             watch.armed = True
-            answer = generation.answer(factory, data, PORT)
+            answer = generation.answer(factory, data, port)
             watch.armed = False
             reply = generation.encoder.encode(answer, data)
         except BaseException as problem:  # noqa: BLE001 - shown to who asked

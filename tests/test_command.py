@@ -108,6 +108,26 @@ def test_explain(run):
     assert not (run.folder / "state").exists()
 
 
+@pytest.mark.parametrize(
+    ("port", "shown"),
+    [
+        ("[10040, 10041]", "127.0.0.1|10040|"),
+        ("'*:10040'", "127.0.0.1|10040|"),
+        ("'[::1]:10040'", "::1|10040|"),
+        ("'unix:sock'", "||{folder}/sock"),
+        ("'systemd:domain=INET:index=0'", "127.0.0.1||"),
+    ],
+)
+def test_explainPort(run, port, shown):
+    """The request came in at the first of the configured ports."""
+    (run.folder / "ppolicy.conf").write_text(
+        f"ppolicyPort = {port}\ndef check(factory, data, port):\n"
+        "    return 'WARN', f'{port.host}|{port.port}|{port.path}'\n"
+    )
+    _, out, _ = run("explain", stdin=REQUEST)
+    assert out == f"action=WARN {shown.format(folder=run.folder)}\n"
+
+
 def test_explainOverlay(run):
     """Requests of one run see each other's writes, in memory."""
     code, out, _ = run("explain", "--json", stdin=REQUEST + REQUEST)
