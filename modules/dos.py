@@ -6,14 +6,21 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any, Literal
 
+from twisted.logger import Logger
+
 from ppolicy.check import parameter
 from ppolicy.counts import answered, chargeOf, subjectOf
 from ppolicy.errors import BackendError, ParamError
 from ppolicy.limitcheck import LENGTH, TROUBLE, LimitCheck
 from ppolicy.limits import Bucket, Charge, Limits, Return, Window, parse
+from ppolicy.logs import escaped
 
-# Different limits that functions and policies may come with, until all are made again.
+log = Logger()
+
+# Different limits that functions and policies may come with, until all are made again; wrong ones, until they are
+# told again.
 _KNOWN = 1000
+_WRONG = 100
 _COUNTED = ("DATA", "END-OF-MESSAGE")
 
 
@@ -126,6 +133,7 @@ class DOS(LimitCheck):
     def start(self):
         self.open(self.table)
         self._known = {}
+        self._wrong = set()
         if self.algorithm == "bucket" and self.burst == 0:
             raise ParamError("burst must be more than 0")
         soft = [(float(count), float(seconds)) for count, seconds in self.softLimits]
@@ -166,6 +174,22 @@ class DOS(LimitCheck):
             units = "; units are s, min, h and d" if isinstance(given, str) else ""
             raise BackendError(f"{given!r:.100} are no limits: {error}{units}") from None
 
+    def _given(self, limits):
+        """
+        The limits that a function or the policy came with, from a list perhaps. Wrong ones are none, so they are
+        told.
+        """
+        try:
+            return self._limits(limits)
+        except BackendError as error:
+            sentence = str(error)
+            if sentence not in self._wrong:
+                if len(self._wrong) >= _WRONG:
+                    self._wrong.clear()
+                self._wrong.add(sentence)
+                log.warn("{name}: {error}", name=self.name, error=escaped(sentence))
+            raise
+
     def _new(self, entries):
         if self.algorithm == "bucket":
             made = [Bucket(*one, self.burst or one[0]) for one in positive(entries, 1e-9)]
@@ -194,7 +218,7 @@ class DOS(LimitCheck):
                 answer = self._quickly(data, instance)
                 if answer is not None:
                     return answer
-            default = self._byDefault if limits is None else self._limits(limits)
+            default = self._byDefault if limits is None else self._given(limits)
             answer, charges = self._charge(data, mail, default, self._byKey if limits is None else {})
         except TROUBLE as error:
             return self.onError, LimitInfo.failed(f"nothing can be counted: {error}")

@@ -15,7 +15,7 @@ class Base(Check):
     """
     A check whose parameters are declared in C{PARAMS}, {name: (help or None, default)}.
 
-    @ivar factory: gives C{getConfig(name)} and C{getDbConnection()}.
+    @ivar factory: gives C{getConfig(name)}, C{getDbConnection()} and C{releaseDbConnection(connection)}.
     """
 
     PARAMS: dict = {}

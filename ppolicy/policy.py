@@ -169,6 +169,12 @@ class Generation:
         """
         return self.server.services.state.database.dbapi()
 
+    def releaseDbConnection(self, connection):
+        """
+        What modules for 2.7 call when they are done with a connection: it is closed.
+        """
+        connection.close()
+
 
 class Factory:
     """
@@ -195,6 +201,12 @@ class Factory:
         A new DB-API connection to the database; see L{Generation.getDbConnection}.
         """
         return self.generation.getDbConnection()
+
+    def releaseDbConnection(self, connection):
+        """
+        The opposite of L{getDbConnection}.
+        """
+        self.generation.releaseDbConnection(connection)
 
     def check(self, name, data, *args, **keywords):
         """

@@ -7,6 +7,7 @@ embedded database, which this process alone writes; a L{SharedTable} is in a ser
 """
 
 from time import time
+from weakref import WeakValueDictionary
 
 from twisted.internet.defer import succeed
 from twisted.logger import Logger
@@ -29,7 +30,7 @@ class StateStore:
     @param database: a L{ppolicy.database.Database}, or None to remember in memory only.
     @param size: so many rows of each table are in memory, and so many keys of each check that counts in memory
         alone; it may be changed at any time.
-    @ivar kept: what limits keep in memory over a reload.
+    @ivar kept: what limits keep in memory over a reload, as long as one of the checks is there that they are of.
     """
 
     log = Logger()
@@ -40,7 +41,7 @@ class StateStore:
         self.database = database
         self.clock = clock
         self.tables = {}
-        self.kept = {}
+        self.kept = WeakValueDictionary()
         self._flushing = None
         self._purging = None
 

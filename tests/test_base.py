@@ -2,10 +2,14 @@
 Tests for check modules written for ppolicy 2.7.
 """
 
+import sqlite3
+
 import pytest
 
 from ppolicy.Base import Base, CheckError, ParamError
 from ppolicy.errors import ConfigError
+from ppolicy.policy import Factory
+from ppolicy.sqlite import SQLite
 from ppolicy.testing import make
 from tests.serving import Serving
 
@@ -49,6 +53,20 @@ def test_oldModule(tmp_path):
     slot.blocking = False  # no threads on a test's clock
     assert serving.ask(sender="a") == "action=WARN Old[old] this 9 me@example.org\n\n"
     assert slot.ttl == (900, 120, 900)
+
+
+def test_database(tmp_path):
+    """It gets a connection to the database, and gives it back."""
+    serving = serve(tmp_path, "{'needed': 1}")
+    factory = serving.generation.slots["old"].check.factory
+    assert factory is serving.generation
+    serving.server.services.state.database = SQLite(serving.clock, tmp_path / "state.sqlite")
+    for one in (factory, Factory(factory)):
+        connection = one.getDbConnection()
+        assert connection.execute("SELECT 1").fetchall() == [(1,)]
+        one.releaseDbConnection(connection)
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
 
 
 def test_start(tmp_path):

@@ -140,3 +140,28 @@ def test_stateSize(tmp_path):
     serving.path.write_text(text.format(3000), encoding="utf-8")
     services.follow(config.load(serving.path).options)
     assert services.state.size == 3000
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_renamed(tmp_path, memory):
+    """
+    What a limit remembers in memory is kept over a reload, unless the check is gone.
+    """
+    text = (
+        f"modules = {{NAME: ('DOS', {{'params': 'sender', 'memory': {memory}}})}}\n"
+        "def check(factory, data, port):\n    return 'dunno'\n"
+    )
+    serving = Serving(tmp_path, text.replace("NAME", "'dos'"))
+    server = serving.server
+    kept = server.services.state.kept
+    (first,) = kept.keys()
+    for name in ("dos", "limit"):
+        serving.path.write_text(text.replace("NAME", repr(name)), encoding="utf-8")
+        old, server.generation = server.generation, Generation(2, config.load(serving.path), server)
+        server.generation.start(old)
+        server.generation.countOn(old)
+        server.retire(old)
+        del old, serving.generation
+        serving.generation = server.generation
+        serving.clock.advance(1)
+        assert [key == first for key in kept] == [name == "dos"]

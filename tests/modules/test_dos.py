@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from ppolicy import counts
@@ -486,6 +487,21 @@ class LimitsForTests(Base):
         ):
             error = self.assertRaises(ConfigError, self.start, limitsFor={"a": given})
             self.assertEqual(f"limitsFor: {sentence}", str(error))
+
+    def test_mistakenLimitsOfPolicy(self):
+        """
+        Those that the policy gives are told once, and limit nobody.
+        """
+        events = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        self.start()
+        for _ in range(3):
+            code, info = self.dos.check(MAIL, limits="5/1m")
+            self.assertEqual(0, code)
+            self.assertIn("units are", info.reason)
+        (told,) = [formatEvent(event) for event in events if event["log_namespace"] == "ppolicy.modules.dos"]
+        self.assertIn("'5/1m' are no limits", told)
 
 
 class MessageTests(Base):
