@@ -6,21 +6,14 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any, Literal
 
-from twisted.logger import Logger
-
 from ppolicy.check import parameter
 from ppolicy.counts import answered, chargeOf, subjectOf
 from ppolicy.errors import BackendError, ParamError
 from ppolicy.limitcheck import LENGTH, TROUBLE, LimitCheck
 from ppolicy.limits import Bucket, Charge, Limits, Return, Window, parse
-from ppolicy.logs import escaped
 
-log = Logger()
-
-# Different limits that functions and policies may come with, until all are made again; wrong ones, until they are
-# told again.
+# Different limits that functions and policies may come with, until all are made again.
 _KNOWN = 1000
-_WRONG = 100
 _COUNTED = ("DATA", "END-OF-MESSAGE")
 
 
@@ -133,7 +126,6 @@ class DOS(LimitCheck):
     def start(self):
         self.open(self.table)
         self._known = {}
-        self._wrong = set()
         if self.algorithm == "bucket" and self.burst == 0:
             raise ParamError("burst must be more than 0")
         soft = [(float(count), float(seconds)) for count, seconds in self.softLimits]
@@ -182,12 +174,7 @@ class DOS(LimitCheck):
         try:
             return self._limits(limits)
         except BackendError as error:
-            sentence = str(error)
-            if sentence not in self._wrong:
-                if len(self._wrong) >= _WRONG:
-                    self._wrong.clear()
-                self._wrong.add(sentence)
-                log.warn("{name}: {error}", name=self.name, error=escaped(sentence))
+            self.complain(str(error))
             raise
 
     def _new(self, entries):

@@ -7,7 +7,7 @@ from typing import Literal
 from ppolicy.check import parameter
 from ppolicy.errors import ParamError
 from ppolicy.listcheck import TROUBLE, ListCheck, asList, mapped
-from ppolicy.tables import columnList
+from ppolicy.listquery import columnList
 
 
 class ListDyn(ListCheck):

@@ -19,7 +19,10 @@ from ppolicy.address import networkOf, registeredDomain
 from ppolicy.check import Check, command, parameter
 from ppolicy.counts import countsOf
 from ppolicy.errors import BackendError, ParamError
+from ppolicy.logs import escaped
 from ppolicy.threads import ThreadPool
+
+log = Logger()
 
 TROUBLE = (BackendError, TimeoutError)
 # Combinations of values that one request may have.
@@ -30,6 +33,8 @@ LENGTH = 320
 _WAITING = 100
 _THREADS = 2
 _PATIENCE = 60.0
+# Complaints that are remembered, not to be made twice.
+_COMPLAINTS = 100
 
 
 class LimitCheck(Check):
@@ -81,6 +86,7 @@ class LimitCheck(Check):
         if not given:
             raise ParamError("params must name an attribute")
         self._values = [self.reader(one, "params") for one in given]
+        self._complaints = set()
         # Most have one, and this is quicker.
         self._only = given[0] if len(given) == 1 and isinstance(given[0], str) and ":" not in given[0] else None
         self._within = parsed(self.networks, "networks")
@@ -184,6 +190,16 @@ class LimitCheck(Check):
         """
         if self._notices is not None and not self.dryRun:
             self._notices.add(self.name, key, info, dict(data))
+
+    def complain(self, sentence):
+        """
+        Say in the log what is wrong with something that the policy has given, once.
+        """
+        if sentence not in self._complaints:
+            if len(self._complaints) >= _COMPLAINTS:
+                self._complaints.clear()
+            self._complaints.add(sentence)
+            log.warn("{name}: {sentence}", name=self.name, sentence=escaped(sentence))
 
     # Commands
 

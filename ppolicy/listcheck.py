@@ -10,7 +10,7 @@ from pathlib import Path
 from ppolicy.check import Check, command, parameter
 from ppolicy.errors import BackendError, ParamError
 from ppolicy.listfile import ListFile
-from ppolicy.tables import combinations
+from ppolicy.listtable import combinations
 
 # What an administrator sees of a list at once, unless more is asked for.
 _SHOWN = 100
@@ -38,7 +38,7 @@ class ListCheck(Check):
         """
         A table of the database as a source, to be given to C{opened()}.
 
-        @see: L{ppolicy.tables.ListTable}
+        @see: L{ppolicy.listtable.ListTable}
         @raises ConfigError: when a name cannot be one.
         """
         if self.cacheAllExpire < self.cacheAllRefresh:
@@ -274,7 +274,7 @@ class BlackWhiteCheck(ListCheck):
 
 class FileSource:
     """
-    A L{ListFile} that is asked as a L{ppolicy.tables.ListTable} is.
+    A L{ListFile} that is asked as a L{ppolicy.listtable.ListTable} is.
     """
 
     def __init__(self, path, caseSensitive, service, forget):

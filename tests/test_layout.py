@@ -103,6 +103,8 @@ ORDER = [
         "whoisclient",
         "smtp",
         "memory",
+        "listquery",
+        "listtable",
         "tables",
         "dumptable",
         "listcheck",
@@ -155,6 +157,8 @@ SERVICES = {
     "ppolicy.listcheck",
     "ppolicy.listfile",
     "ppolicy.logtarget",
+    "ppolicy.listquery",
+    "ppolicy.listtable",
     "ppolicy.tables",
     "ppolicy.writer",
 }

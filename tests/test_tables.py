@@ -7,9 +7,11 @@ from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from ppolicy import memory, tables
+from ppolicy import listtable, memory
 from ppolicy.errors import BackendError, ConfigError
-from ppolicy.tables import COMBINATIONS, ListTable, TableService, columnList, combinations
+from ppolicy.listquery import columnList
+from ppolicy.listtable import COMBINATIONS, ListTable, combinations
+from ppolicy.tables import TableService
 from tests.listing import HOSTILE, Listing
 
 # Texts that some database takes for the same, and we do not.
@@ -673,7 +675,7 @@ class MemoryTests(Tables):
         """
         A table that is too large for memory is asked itself, and the log says why.
         """
-        self.patch(tables, "LARGEST", 2)
+        self.patch(listtable, "LARGEST", 2)
         self.sql("CREATE TABLE friends (sender TEXT)")
         self.sql("INSERT INTO friends VALUES ('a'), ('b'), ('c')")
         events = self.logged()
@@ -838,9 +840,9 @@ class SchemaTests(Tables):
         Looking up uses the index of the keys.
         """
         table = yield self.table(("sender", "recipient"))
-        for number, values in enumerate(((table._find, "sender"), (table._delete, "sender"))):
-            statement, _ = values
-            bound = statement.bound(table._bound(["a", "b"]))
+        query = table._query
+        for number, statement in enumerate((query.find, query.delete)):
+            bound = statement.bound(query.bound(["a", "b"]))
             plan = yield self.database.submit(
                 lambda connection, statement=statement, bound=bound: connection.execute(
                     f"EXPLAIN QUERY PLAN {statement.text}", bound

@@ -500,7 +500,7 @@ class LimitsForTests(Base):
             code, info = self.dos.check(MAIL, limits="5/1m")
             self.assertEqual(0, code)
             self.assertIn("units are", info.reason)
-        (told,) = [formatEvent(event) for event in events if event["log_namespace"] == "ppolicy.modules.dos"]
+        (told,) = [formatEvent(event) for event in events if event["log_namespace"] == "ppolicy.limitcheck"]
         self.assertIn("'5/1m' are no limits", told)
 
 
