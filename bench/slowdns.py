@@ -15,11 +15,14 @@ _BUFFER = 8 << 20
 _ADDRESS = bytes((198, 51, 100, 7))
 _HOST = b"\4mail\7example\3net\0"
 _RECORD = b"v=spf1 ip4:192.0.2.0/24 mx -all"
-_NEGATIVE = b"\xc0\x0c" + struct.pack("!HHIH", 6, 1, 60, 22) + b"\0\0" + struct.pack("!IIIII", 1, 60, 60, 60, 60)
+# Seconds: what is known must last as long as a measurement.
+_TTL = 3600
+_TIMES = struct.pack("!IIIII", 1, 60, 60, 60, _TTL)
+_NEGATIVE = b"\xc0\x0c" + struct.pack("!HHIH", 6, 1, _TTL, 22) + b"\0\0" + _TIMES
 
 
 def _answer(kind, value):
-    return b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(value)) + value
+    return b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, _TTL, len(value)) + value
 
 
 _ANSWERS = {
