@@ -215,7 +215,7 @@ class LocalTable:
             seconds there would be enough; 0 when allowed, infinity when C{n} is more than a bucket holds.
         @raises BackendError: when the bucket cannot be read or written.
         """
-        digest, columns = digestOf(key, columns)
+        digest, columns = self._digestOf(key, columns)
         row = self._rows.get(digest)
         if row is None:
             row = self._miss(digest)
@@ -236,7 +236,7 @@ class LocalTable:
         @return: the sum, C{n} included.
         @raises BackendError: when the sum cannot be read or written.
         """
-        digest, columns = digestOf(key, columns)
+        digest, columns = self._digestOf(key, columns)
         row = self._rows.get(digest)
         if row is None:
             row = self._miss(digest)
