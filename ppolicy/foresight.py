@@ -81,7 +81,8 @@ def _undefined(tree, names):
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     if used & {"NameError", "globals", "exec"}:  # the site knows what it does
         return
-    codes = [(compile(tree, "", "exec", dont_inherit=True), set())]
+    module = compile(tree, "", "exec", dont_inherit=True)
+    codes = [(module, set())]
     loads, known = [], {*names, *dir(builtins)}
     while codes:
         code, around = codes.pop()
@@ -92,7 +93,8 @@ def _undefined(tree, names):
         for instruction in dis.get_instructions(code):
             if instruction.opname == "LOAD_GLOBAL":
                 loads.append((instruction.argval, instruction.positions.lineno, near))
-            elif instruction.opname == "STORE_GLOBAL":
+            # Also where it has not come to that: what failed to be imported is hardly used then.
+            elif instruction.opname == "STORE_GLOBAL" or (code is module and instruction.opname == "STORE_NAME"):
                 known.add(instruction.argval)
     told = set()
     for name, line, near in loads:

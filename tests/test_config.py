@@ -678,6 +678,13 @@ WARNINGS = {
         {},
         [],
     ),
+    "defined under a condition": (
+        "try:\n    import nosuch.thing as thing\nexcept ImportError:\n    hasThing = False\nelse:\n"
+        "    hasThing, _limit = True, 5\n"
+        "def check(factory, data, port):\n    return thing.answer(_limit) if hasThing else 'dunno'",
+        {},
+        [],
+    ),
     "attributes": (
         "modules['a'] = ('Dummy', {})\ndef own(data):\n    data['score'] = 1\n"
         "def check(factory, data, port):\n    own(data)\n"
