@@ -16,8 +16,8 @@ from ppolicy.errors import BrokenAnswer
 from ppolicy.parameter import didYouMean
 from ppolicy.reply import RESTRICTIONS, TARGETS
 
-_DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
-_SAVED = ("_code", "_info", "_time", "_cache")
+_FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_SAVED = ("code", "info", "time", "cache")
 
 
 class Found(NamedTuple):
@@ -50,13 +50,17 @@ def look(tree, names, signature, encoder):
 
 def assignedItems(tree):
     """
-    The names of all items that a file sets anywhere, such as C{data['name'] = …}.
+    The names of all items that a file sets anywhere, such as C{data['name'] = …} or C{data.update(name=…)}.
     """
-    return {
-        node.slice.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and _constant(node.slice)
-    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            found.add(_constant(node.slice))
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", None) in ("update", "setdefault"):
+            found |= {keyword.arg for keyword in node.keywords}.union(*map(_keys, node.args))
+        elif isinstance(node, ast.AugAssign) and isinstance(node.op, ast.BitOr):
+            found |= _keys(node.value)
+    return found - {None}
 
 
 def misspelt(parameters, known):
@@ -110,18 +114,31 @@ class _Reader:
 
     def __init__(self, tree, names, factory, data):
         self._tree = tree
-        self._factory, self._data = factory, data
+        self._factory, self._data = _standingFor(factory, tree), _standingFor(data, tree)
         modules = names.get("modules")
         self._checks = modules if isinstance(modules, dict) else None
         self._set = assignedItems(tree)
+        self._isHandedOn = self._othersHaveIt()
         assigned = [node for node in ast.walk(tree) if isinstance(node, ast.Assign)]
-        results = [one.targets[0] for one in assigned if self._isCall(one.value, factory, "check")]
+        results = [one.targets[0] for one in assigned if self._isCall(one.value, self._factory, "check")]
         others = {
             node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
         }
         # Names that only ever stand for the result of a check.
         self._results = {one.id for one in results if isinstance(one, ast.Name)}
         self._results -= {one.id for one in others.difference(results)}
+
+    def _othersHaveIt(self):
+        """
+        Is a request given to what is not in this file, and may set anything in it?
+        """
+        nodes = list(ast.walk(self._tree))
+        here = {*dir(builtins), *(one.name for one in nodes if isinstance(one, ast.FunctionDef))}
+        asked = [one.func for one in nodes if isinstance(one, ast.Call) and not self._data.isdisjoint(one.args)]
+        return any(
+            one.id not in here if isinstance(one, ast.Name) else getattr(one, "value", None) not in self._factory
+            for one in asked
+        )
 
     def found(self):
         for node in ast.walk(self._tree):
@@ -132,7 +149,8 @@ class _Reader:
             name = self._attribute(node)
             if name is not None and not self._isKnown(name):
                 hint = didYouMean(name, ATTRIBUTES)
-                yield Found(f"Postfix sends no {name!r}, and it is not set here{hint}", node.lineno)
+                if hint or not self._isHandedOn:
+                    yield Found(f"Postfix sends no {name!r}, and it is not set here{hint}", node.lineno)
             if isinstance(node, ast.If | ast.IfExp | ast.While):
                 yield from self._tested(node.test)
             elif isinstance(node, ast.BoolOp):
@@ -145,7 +163,7 @@ class _Reader:
         """
         The name of an attribute that is read, or None.
         """
-        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and _isName(node.value, self._data):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and node.value in self._data:
             return _constant(node.slice)
         if self._isCall(node, self._data, "get") and node.args:
             return _constant(node.args[0])
@@ -154,8 +172,10 @@ class _Reader:
     def _isKnown(self, name):
         if name in ATTRIBUTES or name in self._set:
             return True
-        # What a check has saved; the site may have chosen another prefix.
-        return any(name.endswith(f"_{check}{end}") for check in self._checks or () for end in _SAVED)
+        # What a check has saved, a second time behind a #; the site may have chosen another prefix.
+        saved, _, what = name.rpartition("_")
+        saved = saved.partition("#")[0]
+        return what in _SAVED and any(saved.endswith(str(check)) for check in self._checks or ())
 
     def _compared(self, node):
         sides = [node.left, *node.comparators]
@@ -191,12 +211,12 @@ class _Reader:
                 hint = didYouMean(one.value, self._checks)
                 yield Found(f"factory.{method}: there is no {one.value!r} in modules{hint}", one.lineno, True)
 
-    def _isCall(self, node, name, method):
+    def _isCall(self, node, objects, method):
         return (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
             and node.func.attr == method
-            and _isName(node.func.value, name)
+            and node.func.value in objects
         )
 
 
@@ -238,7 +258,7 @@ def _returned(function):
                     values += [value.body, value.orelse]
                 else:
                     yield value
-        elif not isinstance(node, _DEFINITIONS):
+        elif not isinstance(node, _FUNCTIONS | ast.ClassDef):
             left += ast.iter_child_nodes(node)
 
 
@@ -259,8 +279,26 @@ def _answer(node):
     return tuple(values)
 
 
-def _isName(node, name):
-    return isinstance(node, ast.Name) and node.id == name
+def _standingFor(name, tree):
+    """
+    The nodes where a name stands for what its function was given, not for anything else that is called so.
+    """
+    found = set()
+    for function in ast.walk(tree):
+        if isinstance(function, _FUNCTIONS) and any(
+            one.arg == name for one in ast.walk(function.args) if isinstance(one, ast.arg)
+        ):
+            nodes = [one for one in ast.walk(function) if isinstance(one, ast.Name) and one.id == name]
+            if all(isinstance(one.ctx, ast.Load) for one in nodes):
+                found.update(nodes)
+    return found
+
+
+def _keys(node):
+    """
+    A text that is written out, or those that are the keys of a dictionary.
+    """
+    return {_constant(one) for one in (node.keys if isinstance(node, ast.Dict) else [node])}
 
 
 def _constant(node):

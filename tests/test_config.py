@@ -697,6 +697,28 @@ WARNINGS = {
             "7: Postfix sends no 'result_b_code', and it is not set here",
         ],
     ),
+    "attributes that are set": (
+        "modules['a'] = ('Dummy', {'saveResult': True, 'saveResultPrefix': 'x'})\n"
+        "def check(factory, data, port):\n    data.update({'country': 'de'}, score=1)\n"
+        "    data.setdefault('asn', 5)\n    factory.check('a', data)\n"
+        "    names = data['country'], data['score'], data['asn'], data['xa_code'], data['xa#1_info']\n"
+        "    return str(names), data['no']",
+        {},
+        ["7: Postfix sends no 'no', and it is not set here"],
+    ),
+    "attributes that others set": (
+        "import site\ndef check(factory, data, port):\n    site.enrich(data)\n"
+        "    if data['country'] or data['sendr']:\n        return 'dunno'",
+        {},
+        ["4: Postfix sends no 'sendr', and it is not set here, did you mean sender?"],
+    ),
+    "no request": (
+        "data = {'networks': []}\nconnLimit = len(data['networks']) or 5\n"
+        "def load(text):\n    data = dict(text)\n    return data['networks']\n"
+        "class factory:\n    check = print\n\nfactory.check('nothing')",
+        {},
+        [],
+    ),
     "attributes of checks": (
         "modules = {\n    'a': ('DOS', {'params': ['sasl_usrname', 'domain:sender']}),\n"
         "    'b': ('List', {'param': 'sendr', 'table': 'x'}),\n"
