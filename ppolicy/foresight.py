@@ -127,6 +127,7 @@ class _Reader:
         # Names that only ever stand for the result of a check.
         self._results = {one.id for one in results if isinstance(one, ast.Name)}
         self._results -= {one.id for one in others.difference(results)}
+        self._results -= {one.arg for one in ast.walk(tree) if isinstance(one, ast.arg)}
 
     def _othersHaveIt(self):
         """
@@ -185,7 +186,8 @@ class _Reader:
                     state = _constant(value)
                     if state not in (None, "", *STATES):
                         yield Found(f"protocol_state is never {state!r}{didYouMean(state, STATES)}", node.lineno)
-        if not any(isinstance(one, ast.Tuple) for one in sides):
+        # -1 is an operator and its operand. Results may be equal to each other; and who asks for None knows more.
+        if any(isinstance(one, ast.UnaryOp | ast.Constant) and not _isNone(one) for one in sides):
             yield from [found for one in sides for found in self._tested(one)]
 
     def _tested(self, node):
@@ -224,7 +226,10 @@ def _answers(tree, encoder):
     """
     Answers of the policy function, and of functions whose answers it returns, that are none.
     """
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    # What a decorator makes of an answer is not seen here.
+    functions = {
+        node.name: node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.decorator_list
+    }
     names, told = ["check"], set()
     while names:
         name = names.pop()
@@ -299,6 +304,10 @@ def _keys(node):
     A text that is written out, or those that are the keys of a dictionary.
     """
     return {_constant(one) for one in (node.keys if isinstance(node, ast.Dict) else [node])}
+
+
+def _isNone(node):
+    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _constant(node):

@@ -752,6 +752,21 @@ WARNINGS = {
         {},
         [f"{line}: what a check gives is a pair, whose first item is the code" for line in (3, 5, 8)],
     ),
+    "results that are compared": (
+        "modules['a'] = ('Dummy', {})\ndef told(result):\n    return 'dunno' if result else 'ok'\n"
+        "def check(factory, data, port):\n    first = factory.check('a', data)\n"
+        "    second = factory.check('a', data)\n    if first == second or first is None:\n"
+        "        result = factory.check('a', data)\n        return told(result[0])",
+        {},
+        [],
+    ),
+    "decorated answers": (
+        "def answering(function):\n    return lambda *given: 'dunno' if function(*given) else 'ok'\n"
+        "@answering\ndef isKnown(data):\n    return True\n"
+        "def check(factory, data, port):\n    return isKnown(data)",
+        {},
+        [],
+    ),
     "answers": (
         "LATER = '450 later'\ndef own():\n    return 'DEFFER', LATER\ndef other():\n    return 5\n"
         "def check(factory, data, port):\n    def inner():\n        return 5\n    if port:\n"
