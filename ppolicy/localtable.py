@@ -498,9 +498,8 @@ class LocalTable:
         Send the rows that were touched with write-behind to the database. When it is still busy with those of
         before, rows are written before the answer until it has caught up: else they would be late.
         """
-        if self._flushing or self._nextTurn is not None:
-            self._isLate = True
-        else:
+        self._isLate = bool(self._flushing) or self._nextTurn is not None
+        if not self._isLate:
             self._flushInTurns(len(self._dirty))
 
     def _flushInTurns(self, count):

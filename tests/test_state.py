@@ -465,6 +465,25 @@ class SQLiteTests(TestCase):
             self.assertEqual(f"[{number + 1}]", found["value"])
 
     @inlineCallbacks
+    def test_turnsWithoutRows(self):
+        """
+        Rows are late until those of before are written; also when the last turns find none to write.
+        """
+        self.patch(state, "FLUSH", 1000)
+        self.patch(localtable, "_TURN", 10)
+        table = self.store().table("sums", COLUMNS, "value")
+        for number in range(15):
+            yield self.bridge.run(table.change, (str(number), ""), Add(1), None, True)
+        table.flush()
+        table._nextTurn.reset(0.2)
+        yield self.bridge.run(table.remove, {})
+        table.flush()
+        yield deferLater(reactor, 0.4)
+        table.flush()
+        yield self.bridge.run(table.change, ("k", ""), Add(1), None, True)
+        self.assertEqual(1, len(table._dirty))
+
+    @inlineCallbacks
     def test_change(self):
         """
         A list is written as a text, before the answer or after it, and goes on from there.
