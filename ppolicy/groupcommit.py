@@ -94,8 +94,9 @@ class GroupCommit:
         try:
             return self._write(connection, rows)
         except self._database.Error as error:
-            if len(rows) == 1 or self._database.meaning(error) != ALONE:
+            if self._database.meaning(error) != ALONE:
                 raise
+        # Also of a single row: a failure of all is one of those that queue as well.
         return [self._writeAlone(connection, row) for row in rows]
 
     def _writeAlone(self, connection, row):

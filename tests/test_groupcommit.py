@@ -3,11 +3,13 @@ Tests for rows that are written together, on a real SQLite file and on a databas
 """
 
 import sqlite3
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from twisted.internet import reactor
 from twisted.internet.defer import DeferredList, inlineCallbacks
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from ppolicy.bridge import Bridge
@@ -85,6 +87,32 @@ class GroupCommitTests(TestCase):
         failure.trap(BackendError)
         self.assertIn("13 brings bad luck", failure.getErrorMessage())
         self.assertEqual([(True, f"answer {row}") for row in range(30) if row != 13], results)
+
+    @inlineCallbacks
+    def test_aloneBeforeOthers(self):
+        """
+        Those that queue behind a single row which the database does not take are written.
+        """
+        begun, go, further = threading.Event(), threading.Event(), threading.Event()
+
+        def write(connection, rows):
+            if rows == [13]:
+                begun.set()
+                go.wait(10)
+                raise sqlite3.IntegrityError("13 brings bad luck")
+            return self.write(connection, rows)
+
+        self.commits = GroupCommit(self.bridge, self.database, write, self.failed)
+        unlucky = self.together([13])
+        yield deferToThread(begun.wait, 10)
+        self.database.submit(lambda connection: further.wait(10) and None)
+        others = self.together([14, 15])
+        reactor.callLater(0.1, go.set)
+        ((success, failure),) = yield unlucky
+        further.set()
+        self.assertFalse(success)
+        failure.trap(BackendError)
+        self.assertEqual([(True, "answer 14"), (True, "answer 15")], (yield others))
 
     @inlineCallbacks
     def test_oneAfterTheOther(self):
