@@ -30,6 +30,7 @@ class TableService:
         self.database = database
         self.tables = []
         self._files = {}
+        self._warned = {}  # {path: what the file looked like} of those whose warnings are in the log
         self._pool = ThreadPool(bridge, "list", 1)
         self._timers = Timers(bridge)
         self._looking = False
@@ -69,11 +70,15 @@ class TableService:
     @property
     def warnings(self):
         """
-        What the files that are watched may have meant otherwise.
+        What the files that are watched may have meant otherwise, each of them once, however many checks use it.
         """
-        return [one for file in self._files for one in _warnings(file)]
+        files = {file.path: file for file in self._files}
+        return [one for file in files.values() for one in _warnings(file)]
 
     def _warn(self, file):
+        if self._warned.get(file.path) == file.seen:
+            return
+        self._warned[file.path] = file.seen
         for warning in _warnings(file)[:WARNINGS]:
             self.log.warn("{warning}", warning=str(warning))
 

@@ -90,6 +90,17 @@ def test_checkListFile(run):
     assert [(one["file"], one["line"]) for one in json.loads(out)["warnings"]] == [(str(file), 2)]
 
 
+def test_checkListFileOfSeveral(run):
+    """However many checks use a file, its warnings are told once."""
+    (run.folder / "words.txt").write_text("*@example.net\n")
+    lists = (
+        "modules = {name: ('List', {'param': name, 'file': 'words.txt'}) for name in ('sender', 'recipient')}\n"
+    )
+    (run.folder / "ppolicy.conf").write_text(lists + "def check(factory, data, port):\n    return 'dunno'\n")
+    _, out, err = run("check", "--json")
+    assert (len(json.loads(out)["warnings"]), err.count("words.txt:1")) == (1, 1)
+
+
 def test_checkPostfix(run):
     """The lines for main.cf name the listener."""
     _, out, _ = run("check", "--postfix")

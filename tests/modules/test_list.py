@@ -304,6 +304,17 @@ class FileTests(Listing):
         self.assertIn("list.txt:2: *.example.com: a * stands for itself", str(events))
 
     @inlineCallbacks
+    def test_warningsOnce(self):
+        """
+        They are logged once, however many checks use the file.
+        """
+        events = self.logged()
+        self.file.write_text("*.example.net\n")
+        yield self.list()
+        yield self.list("recipient")
+        self.assertEqual(1, str(events).count("list.txt:1"))
+
+    @inlineCallbacks
     def test_manyFiles(self):
         """
         However many files are in use, each is read again.
