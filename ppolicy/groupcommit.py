@@ -22,7 +22,7 @@ class GroupCommit:
     share the next one, which the thread that writes begins at once, without asking the reactor.
 
     @param write: C{write(connection, rows)}, called in the thread; it returns an answer for each row, and leaves
-        nothing behind when it fails. What is wrong with one row is no harm to the others.
+        nothing behind when it fails.
     @param failed: called with a L{BackendError} and the rows that could not be written.
     """
 
@@ -89,8 +89,14 @@ class GroupCommit:
                 self._isQueued = isQueued
                 self._take(taken)
         rows = [row for rows, _ in taken for row in rows]
-        if not rows:
-            return []
+        return self.write(connection, rows) if rows else []
+
+    def write(self, connection, rows):
+        """
+        In the thread: write rows. What is wrong with one is no harm to the others.
+
+        @return: the answer for each, which may be a L{BackendError}: why the database does not take it.
+        """
         try:
             return self._write(connection, rows)
         except self._database.Error as error:
@@ -100,9 +106,6 @@ class GroupCommit:
         return [self._writeAlone(connection, row) for row in rows]
 
     def _writeAlone(self, connection, row):
-        """
-        @return: the answer for a row, which may be why the database does not take it.
-        """
         database = self._database
         try:
             return self._write(connection, [row])[0]

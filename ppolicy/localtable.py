@@ -15,7 +15,6 @@ from twisted.python.failure import Failure
 from ppolicy.bridge import inReactor, wait
 from ppolicy.errors import BackendError
 from ppolicy.groupcommit import GroupCommit
-from ppolicy.lane import ALONE
 from ppolicy.purge import AT_ONCE, Purge
 from ppolicy.rows import (
     ALTERED,
@@ -465,33 +464,15 @@ class LocalTable:
         Wait until a row is on disk.
         """
         self._dirty.pop(digest, None)
-        problem = self._commits.add(entry)
-        if problem is not None:
-            raise BackendError(problem)
+        self._commits.add(entry)
 
     def _write(self, connection, entries):
         """
-        In the thread: write rows.
-
-        @return: for each of them None, or why the database does not take it.
+        In the thread.
         """
         self.database.usable(connection, self.schema)
-        try:
-            self._upsert(connection, entries)
-        except self.database.Error as error:
-            if len(entries) == 1 or self.database.meaning(error) != ALONE:
-                raise
-            return [self._writeOne(connection, entry) for entry in entries]
+        self._upsert(connection, entries)
         return [None] * len(entries)
-
-    def _writeOne(self, connection, entry):
-        try:
-            self._upsert(connection, [entry])
-        except self.database.Error as error:
-            if self.database.meaning(error) != ALONE:
-                raise
-            return f"{self.database}: {self.database.explained(error)}"
-        return None
 
     def flush(self):
         """
@@ -531,7 +512,7 @@ class LocalTable:
             entries = [entry for entry in map(self._asText, entries) if entry is not None]
         self._flushing += 1
         done = self.database.submit(
-            lambda connection: self._write(connection, entries), single=len(entries) <= ManyRows.EXACT
+            lambda connection: self._commits.write(connection, entries), single=len(entries) <= ManyRows.EXACT
         )
         done.addBoth(self._flushed, entries)
 
