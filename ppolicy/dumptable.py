@@ -101,8 +101,9 @@ class DumpTable:
 
     def _open(self):
         self._timers.every(FLUSH, self._flush)
-        self._timers.every(LOOK, self._look)
-        self._look()
+        if self._split is not None or self._retention:
+            self._timers.every(LOOK, self._look)
+            self._look()
 
     def close(self):
         """
