@@ -489,7 +489,7 @@ class LocalTable:
         """
         self._nextTurn = None
         self._flushPortion()
-        if count > _TURN:
+        if count > _TURN and not self.database.isAway:
             self._nextTurn = self.bridge.reactor.callLater(0, self._flushInTurns, count - _TURN)
 
     def _endFlush(self):

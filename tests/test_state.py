@@ -484,6 +484,22 @@ class SQLiteTests(TestCase):
         self.assertEqual(1, len(table._dirty))
 
     @inlineCallbacks
+    def test_noTurnsWhileAway(self):
+        """
+        While the database is known to be away there are no turns, and no rows are late: none could be written.
+        """
+        self.patch(state, "FLUSH", 1000)
+        self.patch(localtable, "_TURN", 10)
+        table = self.store().table("sums", COLUMNS, "value")
+        for number in range(15):
+            yield self.bridge.run(table.change, (str(number), ""), Add(1), None, True)
+        self.patch(SQLite, "isAway", True)
+        for _ in range(2):
+            table.flush()
+        self.assertFalse(table._isLate)
+        self.assertEqual(15, len(table._dirty))
+
+    @inlineCallbacks
     def test_change(self):
         """
         A list is written as a text, before the answer or after it, and goes on from there.
