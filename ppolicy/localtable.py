@@ -542,6 +542,14 @@ class LocalTable:
             self._isLate = False
         if isinstance(result, Failure):
             self._again(result.value, portion)
+        elif any(result):
+            refused = [one for one in result if one is not None]
+            self.log.error(
+                "{count} rows of table {table} are lost: {error}",
+                count=len(refused),
+                table=self.name,
+                error=str(refused[0]),
+            )
 
     def _again(self, error, entries):
         """

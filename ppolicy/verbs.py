@@ -214,10 +214,15 @@ class Verbs:
         server = self._service.server
         if name is None:
             self._tell(request, "all cached results are forgotten")
-            return {"flushed": server.cache.flush(), "dns": server.services.dns.cache.flush()}
-        token = self._slot(name).token
-        self._tell(request, f"the cached results of {name} are forgotten")
-        return {"flushed": server.cache.flush(token)}
+            told = {"flushed": server.cache.flush(), "dns": server.services.dns.cache.flush()}
+        else:
+            token = self._slot(name).token
+            self._tell(request, f"the cached results of {name} are forgotten")
+            told = {"flushed": server.cache.flush(token)}
+        # What is being asked now is not to be cached either.
+        for one in server.generation.slots if name is None else [name]:
+            server.generation.forget(one)
+        return told
 
     def _tell(self, request, what):
         """

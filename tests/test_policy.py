@@ -5,6 +5,8 @@ Tests for factory.check: cache, saved results, single flight, what is counted on
 import pytest
 from twisted.internet.defer import Deferred
 
+from ppolicy.cache import ResultCache
+from ppolicy.verbs import Verbs
 from tests.serving import Serving, asked
 
 HEAD = """
@@ -209,12 +211,18 @@ def test_singleFlightFailure(serve):
     assert serving.calls == ["a", "a"]
 
 
-def test_forgottenMeanwhile(serve):
+@pytest.mark.parametrize("how", ["by the check", "by a command", "with all others"])
+def test_forgottenMeanwhile(serve, how):
     """An answer that is under way when what was answered so far is forgotten is not kept."""
     serving = serve("{'w': (Waiting, {})}")
+    serving.server.services.dns.cache = ResultCache(10)
+    flush = Verbs(serving).table()["cache.flush"]
     connections = [serving.connect() for _ in range(2)]
     connections[0][0].dataReceived(b"sender=a\nask=w\n\n")
-    serving.generation.slots["w"].check.forgetResults()
+    if how == "by the check":
+        serving.generation.slots["w"].check.forgetResults()
+    else:
+        assert flush({"module": "w"} if how == "by a command" else {})["flushed"] == 0
     connections[1][0].dataReceived(b"sender=a\nask=w\n\n")
     assert serving.calls == ["a", "a"]
     serving.waiting[1].callback("new")

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, gatherResults, inlineCallbacks
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from ppolicy import localtable, state
@@ -440,6 +441,28 @@ class SQLiteTests(TestCase):
             yield self.assertFailure(self.bridge.run(table.delete, ("k", f"{isComplete}")), BackendError)
             result = yield self.touch(store, ("k", f"{isComplete}"))
             self.assertEqual(2, result[3])
+
+    @inlineCallbacks
+    def test_refused(self):
+        """
+        Of rows that are written later those that the database refuses are told in the log, the others are written.
+        """
+        events = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        store = self.store()
+        yield self.touch(store, ("first",))
+        when = "WHEN NEW.sender = 'bad' BEGIN SELECT RAISE(ABORT, 'bad'); END"
+        trigger = f"CREATE TRIGGER refuse BEFORE INSERT ON seen {when}"
+        yield store.database.submit(lambda connection: connection.execute(trigger) and None)
+        for key in ("good", "bad", "fine"):
+            yield self.touch(store, (key,), (key, ""), behind=True)
+        table = store.table("seen", COLUMNS)
+        rows = yield self.bridge.run(table.scan)
+        self.assertEqual({"a", "good", "fine"}, {row["sender"] for row in rows})
+        told = [event for event in events if event["log_namespace"] == "ppolicy.localtable.LocalTable"]
+        self.assertEqual(1, len(told), told)
+        self.assertIn("1 rows of table seen are lost", formatEvent(told[0]))
 
     @inlineCallbacks
     def test_turns(self):
