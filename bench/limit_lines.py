@@ -75,10 +75,15 @@ def limitGrowth(bench):
     Limits for a thousand senders and for a million, all of which are known.
     """
     rows = []
-    for name, parameters in (("DOS", {}), ("DOS, in memory", {"memory": True})):
+    for name, parameters, options in (
+        ("DOS", {}, {}),
+        ("DOS, all in memory too", {}, {"stateSize": 2 * MANY}),
+        ("DOS, in memory", {"memory": True}, {}),
+    ):
         with ExitStack() as stack:
             few, many = [
-                PPolicy(f"{name}, {count:,} keys", bench.folder, _policy(**parameters)) for count in (FEW, MANY)
+                PPolicy(f"{name}, {count:,} keys", bench.folder, _policy(**parameters), **options)
+                for count in (FEW, MANY)
             ]
             bench.start(stack, few, many)
             for server, count in ((few, FEW), (many, MANY)):
