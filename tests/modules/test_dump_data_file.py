@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from ppolicy.attributes import ATTRIBUTES
 from ppolicy.errors import ConfigError
 from ppolicy.offline import requests
 from ppolicy.testing import make
@@ -71,14 +72,15 @@ class DumpDataFileTests(SynchronousTestCase):
 
     def test_replay(self):
         """
-        Whatever the values, ppolicy explain reads them back as they were, without date and results.
+        Whatever the values, ppolicy explain reads them back as they were, without date and results; what was not
+        there is empty.
         """
         check = self.make()
         check.check({**HOSTILE, "result_x_code": 1})
         check.check({"sender": "second"})
         check.stop()
         octets = self.path.read_bytes()
-        self.assertEqual([HOSTILE, {"sender": "second"}], requests(octets))
+        self.assertEqual([ATTRIBUTES | HOSTILE, ATTRIBUTES | {"sender": "second"}], requests(octets))
         self.assertTrue(all(octet == 10 or octet >= 32 for octet in octets))
 
     def test_rotation(self):
