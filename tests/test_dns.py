@@ -3,6 +3,7 @@ Tests for looking names up: the cache, equal questions, several servers, chains,
 """
 
 import gc
+import time
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
@@ -17,6 +18,7 @@ from ppolicy.errors import BackendError, DNSError, DNSTimeout
 from ppolicy.nameserver import NameServer
 from ppolicy.testing import FakeResolver, waiting
 from tests.dnsserver import PERSONALITIES, DNSServer
+from tests.stalls import took
 
 NAME = "www.example.org"
 
@@ -648,6 +650,8 @@ class AheadTests(SynchronousTestCase):
         """
         self.ahead.begin("b.test", "A")
         self.failureResultOf(self.ahead.ask("b.test", "A"), DNSError)
+        gc.collect()  # what other tests have left is not ours
+        self.flushLoggedErrors()
         self.ahead.begin("b.test", "A")
         del self.ahead
         gc.collect()
@@ -762,10 +766,10 @@ class RealTests(TestCase):
         while not resolver.servers[0].down:
             yield self.assertFailure(resolver.ask("other", "A"), DNSError)
             resolver.cache.flush()
-        begin = reactor.seconds()
+        begin = time.monotonic()
         error = yield self.assertFailure(resolver.ask(NAME, "A"), DNSError)
         self.assertEqual("no name server answers", str(error))
-        self.assertLess(reactor.seconds() - begin, 0.1)
+        self.assertLess(took(begin), 0.1)
         self.answering.personality = None
         end = reactor.seconds() + 3
         while True:

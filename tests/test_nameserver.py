@@ -3,6 +3,7 @@ Tests for one name server, over real sockets on loopback.
 """
 
 import socket
+import time
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, inlineCallbacks
@@ -14,6 +15,7 @@ from ppolicy.dnsmessage import NXDOMAIN, TYPES, onWire
 from ppolicy.errors import DNSError, DNSTimeout
 from ppolicy.nameserver import NameServer
 from tests.dnsserver import DNSServer
+from tests.stalls import took
 
 NAME = "example.org"
 RECORDS = {NAME: {"A": ["192.0.2.1"], "TXT": ['"v=spf1 -all"']}}
@@ -221,9 +223,9 @@ class UDPTests(Asking):
         Where nothing listens, a question fails at once.
         """
         self.answering.__exit__()
-        begin = reactor.seconds()
+        begin = time.monotonic()
         yield self.assertFails("connection refused")
-        self.assertLess(reactor.seconds() - begin, 0.25)
+        self.assertLess(took(begin), 0.25)
 
     @inlineCallbacks
     def test_most(self):
@@ -301,10 +303,10 @@ class UDPTests(Asking):
         """
         Of many questions at once some are sent at once, the others soon after; each socket has a bounded number.
         """
-        for option, value in {"TRY": 5, "FEW": 8, "BURST": 25, "_PACE": 0.1, "PENDING": 5}.items():
+        for option, value in {"TRY": 60, "FEW": 8, "BURST": 25, "_PACE": 0.1, "PENDING": 5}.items():
             self.patch(nameserver, option, value)
-        self.answering.delay = 0.8
-        answers = [self.ask() for _ in range(100)]
+        self.answering.delay = 2
+        answers = [self.ask(seconds=60) for _ in range(100)]
         self.assertLessEqual(sum(len(socket.pending) for socket in self.server.sockets), 50)
         yield self.until(lambda: len(self.answering.asked) == 100)
         self.assertEqual([5] * 20, [len(socket.pending) for socket in self.server.sockets])

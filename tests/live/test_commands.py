@@ -130,7 +130,8 @@ def test_reloadDelaysNoAnswer(makeServer):
             asked.append(time.monotonic() - begin)
             assert len(asked) < 200_000
     assert len(asked) > 100
-    assert max(asked) < 1
+    # The load is one wait if it holds the reactor; a machine that is slow is so for both sides.
+    assert max(asked) < sum(asked) / 2
 
 
 def test_reloadPorts(makeServer):

@@ -2,6 +2,8 @@
 Looking names up with a real resolver: over IPv4 and IPv6, while it is stopped and started, hangs, and validates.
 """
 
+import time
+
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import DeferredList, inlineCallbacks
@@ -13,6 +15,7 @@ from ppolicy.bridge import Bridge
 from ppolicy.dns import Resolver
 from ppolicy.errors import DNSError
 from ppolicy.nameserver import PENDING, NameServer
+from tests.stalls import took
 
 from . import unbound
 
@@ -109,10 +112,14 @@ class AnswerTests(Asking):
         """
         self.patch(nameserver, "TRY", 60)
         for host in unbound.HOSTS:
-            resolver = self.resolver(host)
-            answers = yield DeferredList(
-                [resolver.ask(f"host{number}.example.org", "A") for number in range(2000)]
-            )
+            for _ in range(5):
+                begin = time.monotonic()
+                resolver = self.resolver(host)
+                answers = yield DeferredList(
+                    [resolver.ask(f"host{number}.example.org", "A") for number in range(2000)], consumeErrors=True
+                )
+                if took(begin) > time.monotonic() - begin - 0.2:
+                    break  # else the socket of a server that stood still may have been full
             wrong = [
                 number
                 for number, (isFine, answer) in enumerate(answers)
@@ -181,10 +188,10 @@ class FaultTests(Asking):
         hurt()
         yield self.until(lambda: all(server.down for server in resolver.servers), 15)
         yield self.until(lambda: counts.get("errors"), 7)
-        begin = reactor.seconds()
+        begin = time.monotonic()
         with self.assertRaises(DNSError):
             yield resolver.ask("example.org", "A")
-        self.assertLess(reactor.seconds() - begin, 0.1)
+        self.assertLess(took(begin), 0.1)
         heal()
         begin = reactor.seconds()
         yield self.until(lambda: counts["last"] > begin, most)

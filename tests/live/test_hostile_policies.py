@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.stalls import took
+
 from . import hostile_policy
 from .policyserver import Server
 from .wire import Wire, request
@@ -118,7 +120,7 @@ class Evils:
                 while not ended.is_set():
                     begin = time.monotonic()
                     assert wire.ask(request()) == "dunno good"
-                    waited.append(time.monotonic() - begin)
+                    waited.append(took(begin))
                     begun.set()
                     time.sleep(0.01)
 
@@ -147,12 +149,12 @@ class Evils:
             with self.observed(longest):
                 begin = time.monotonic()
                 action = wire.ask(request(evil=evil, where=where, instance=instance))
-                seconds = time.monotonic() - begin
+                seconds, worked = time.monotonic() - begin, took(begin)
             # The same connection, and the cache, are as good as before.
             assert wire.ask(request()) == "dunno good"
             assert wire.ask(request(where="cached")) == self.cached
             assert wire.ask(request(where="collect")) == "dunno collected"
-        assert least <= seconds < most, f"answered after {seconds:.2f} s"
+        assert least <= seconds and worked < most, f"answered after {seconds:.2f} s"
         self.server.waitForLog(instance, start=start, count=events)
         if least:
             self.server.waitForLog("held the reactor", start=start)
@@ -312,9 +314,9 @@ def test_waits(evils):
         with Wire(evils.server.address) as wire:
             begin = time.monotonic()
             action = wire.ask(request(evil=evil, where=where, instance=f"waits.{case}.end"))
-            seconds = time.monotonic() - begin
+            seconds, worked = time.monotonic() - begin, took(begin)
             assert wire.ask(request()) == "dunno good"
-        return action, seconds
+        return action, seconds, worked
 
     with evils.observed(1), ThreadPoolExecutor(len(WAITS)) as pool:
         results = list(pool.map(ask, range(len(WAITS))))
@@ -324,12 +326,13 @@ def test_waits(evils):
             evils.server.waitForLog(f"waits.{case}.end", start=start)
     time.sleep(0.1)  # whatever else there might be
     log = "".join(evils.server.output[start:])
-    for case, (action, seconds) in enumerate(results):
+    for case, (action, seconds, worked) in enumerate(results):
         evil, where = WAITS[case]
-        assert TIMEOUT - 0.2 < seconds < TIMEOUT + GRACE, f"{evil} in {where}: {seconds:.2f} s"
-        if where == "sleep":
+        assert seconds > TIMEOUT - 0.2, f"{evil} in {where}: {seconds:.2f} s"
+        assert worked < TIMEOUT + GRACE, f"{evil} in {where}: {seconds:.2f} s"
+        if where == "sleep" and worked == seconds:  # a machine that stands still may take its last moment from it
             assert action == "dunno sleep said 1"
-        else:
+        elif where != "sleep":
             assert _isEnd(action)
             assert log.count(f"waits.{case}.end") == 1, f"{evil} in {where}: {log}"
     assert "Unhandled" not in log, log
@@ -347,21 +350,21 @@ def test_stuckThreads():
         def ask(number):
             begin = time.monotonic()
             action = evils.ask(evil="stuck", where="thread", instance=f"stuck.{number}.end")
-            return action, time.monotonic() - begin
+            return action, time.monotonic() - begin, took(begin)
 
         with evils.observed(0.5), ThreadPoolExecutor(10) as pool:
             # Three are at work, three wait for a thread, the others are too many.
             results = sorted(pool.map(ask, range(10)), key=lambda result: result[1])
-        for action, seconds in results[:4]:
-            assert (action, seconds < GRACE) == ("dunno thread said 0", True)
-        for action, seconds in results[4:]:
-            assert (action, TIMEOUT - 0.2 < seconds < TIMEOUT + GRACE) == (FATAL, True)
+        for action, _, worked in results[:4]:
+            assert (action, worked < GRACE) == ("dunno thread said 0", True)
+        for action, seconds, worked in results[4:]:
+            assert (action, seconds > TIMEOUT - 0.2, worked < TIMEOUT + GRACE) == (FATAL, True, True)
         threads = evils.status()["threads"]["module"]
         assert threads["size"] == 3
         assert 3 <= threads["writtenOff"] <= 6
         # Who comes now need not wait for the deadline.
-        action, seconds = ask(10)
-        assert (action, seconds < GRACE) == ("dunno thread said 0", True)
+        action, _, worked = ask(10)
+        assert (action, worked < GRACE) == ("dunno thread said 0", True)
         assert evils.ask(where="cached") == evils.cached
         for number in range(11):
             evils.server.waitForLog(f"stuck.{number}.end")
@@ -369,7 +372,7 @@ def test_stuckThreads():
         assert evils.statusWorked()
         begin = time.monotonic()
         evils.server.terminate()
-        assert time.monotonic() - begin < 3
+        assert took(begin) < 3
     finally:
         evils.close()
 
@@ -438,7 +441,7 @@ def test_threadWaits(threadEvils):
         begin = time.monotonic()
         evil, where = cases[case]
         action = threadEvils.ask(evil=evil, where=where, instance=f"threads.{case}.end")
-        return action, time.monotonic() - begin
+        return action, time.monotonic() - begin, took(begin)
 
     with threadEvils.observed(1), ThreadPoolExecutor(len(cases)) as pool:
         results = list(pool.map(ask, range(len(cases))))
@@ -448,12 +451,13 @@ def test_threadWaits(threadEvils):
             threadEvils.server.waitForLog(f"threads.{case}.end", start=start)
     time.sleep(0.1)  # whatever else there might be
     log = "".join(threadEvils.server.output[start:])
-    for case, (action, seconds) in enumerate(results):
+    for case, (action, seconds, worked) in enumerate(results):
         evil, where = cases[case]
-        assert TIMEOUT - 0.2 < seconds < TIMEOUT + GRACE, f"{evil} in {where}: {seconds:.2f} s"
-        if where == "sleep":
+        assert seconds > TIMEOUT - 0.2, f"{evil} in {where}: {seconds:.2f} s"
+        assert worked < TIMEOUT + GRACE, f"{evil} in {where}: {seconds:.2f} s"
+        if where == "sleep" and worked == seconds:  # a machine that stands still may take its last moment from it
             assert action == "dunno sleep said 1"
-        else:
+        elif where != "sleep":
             assert _isEnd(action)
             assert log.count(f"threads.{case}.end") == 1, f"{evil} in {where}: {log}"
     assert "Unhandled" not in log, log
@@ -470,19 +474,20 @@ def test_threadLoops():
         def ask(number):
             begin = time.monotonic()
             action = evils.ask(evil="loop", where="policy", instance=f"loops.{number}.end")
-            return action, time.monotonic() - begin
+            return action, time.monotonic() - begin, took(begin)
 
         with evils.observed(1), ThreadPoolExecutor(2) as pool:
-            for action, seconds in pool.map(ask, range(2)):
+            for action, seconds, worked in pool.map(ask, range(2)):
                 assert action == FATAL
-                assert timeout - 0.2 < seconds < timeout + GRACE
+                assert timeout - 0.2 < seconds
+                assert worked < timeout + GRACE
         assert evils.ask(where="cached") == evils.cached
         assert evils.status()["threads"]["policy"]["writtenOff"] == 2
         # With the third one none is left: then the answer comes at once.
         assert ask(2)[0] == FATAL
         begin = time.monotonic()
         assert evils.ask(instance="loops.late") == FATAL
-        assert time.monotonic() - begin < GRACE
+        assert took(begin) < GRACE
         for number in range(3):
             evils.server.waitForLog(f"loops.{number}.end")
             assert evils.server.log().count(f"loops.{number}.end") == 1

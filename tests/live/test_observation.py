@@ -20,6 +20,7 @@ import pytest
 
 from ppolicy import control, controlclient
 from ppolicy.errors import NoServer, PPolicyError
+from tests.stalls import took
 
 from ..test_control import randomLine
 from .faults import rss
@@ -352,7 +353,7 @@ def test_traceMany(makeServer):
             next(one)
 
 
-def load(server, count, took):
+def load(server, count, waited):
     """
     A client that asks as fast as it is answered; the seconds that each answer took.
     """
@@ -360,7 +361,7 @@ def load(server, count, took):
         for number in range(count):
             begun = time.monotonic()
             wire.ask(request(instance=f"load.{number}", sender="x" * 200))
-            took.append(time.monotonic() - begun)
+            waited.append(took(begun))
 
 
 def test_traceStops(makeServer, run):
@@ -374,22 +375,22 @@ def test_traceStops(makeServer, run):
     load(server, 2000, [])
     memory = rss(server)
     reader.process.send_signal(signal.SIGSTOP)
-    took = [[] for _ in range(4)]
-    threads = [threading.Thread(target=load, args=(server, 20000 if LONG else 2000, one)) for one in took]
+    waited = [[] for _ in range(4)]
+    threads = [threading.Thread(target=load, args=(server, 20000 if LONG else 2000, one)) for one in waited]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    took = [seconds for one in took for seconds in one]
-    assert len(took) == 4 * (20000 if LONG else 2000)
-    assert max(took) < 5  # it never goes on reading
+    waited = [seconds for one in waited for seconds in one]
+    assert len(waited) == 4 * (20000 if LONG else 2000)
+    assert max(waited) < 5  # it never goes on reading
     assert rss(server) - memory < 20e6
     server.request(sender="other@example.net")
     assert next(other)["sender"] == "other@example.net"
     other.close()
     reader.process.send_signal(signal.SIGCONT)
     reader.until(lambda lines: sum(json.loads(line).get("leftOut", 0) for line in lines) > 1000, server.request)
-    assert len(reader.lines) < len(took)
+    assert len(reader.lines) < len(waited)
     assert reader.interrupt() == 130
     assert "Traceback" not in server.log()
 
@@ -754,14 +755,14 @@ def test_fuzz(makeServer):
     server = makeServer(FUZZED, requestLog=None)
     chance = random.Random(os.environ.get("PPOLICY_SEED", "1"))
     path = str(socketOf(server))
-    took, ended = [], threading.Event()
+    waited, ended = [], threading.Event()
 
     def mail():
         with Wire(server.address) as wire:
             while not ended.is_set():
                 begun = time.monotonic()
-                assert wire.ask(request(instance=f"f.{len(took)}")) == "dunno"
-                took.append(time.monotonic() - begun)
+                assert wire.ask(request(instance=f"f.{len(waited)}")) == "dunno"
+                waited.append(took(begun))
                 time.sleep(0.005)
 
     thread = threading.Thread(target=mail)
@@ -780,7 +781,7 @@ def test_fuzz(makeServer):
         thread.join()
     assert sum(seen.values()) >= 100_000
     assert seen[True] > 1000
-    assert max(took) < 2
+    assert max(waited) < 2
     assert rss(server) - memory < 40e6
     assert ask(server, "status")["requests"]["failed"] == 0
     for one in [controlclient.follow(path, "trace") for _ in range(10)]:  # nobody has remained

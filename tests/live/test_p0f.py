@@ -11,6 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
+from tempfile import TemporaryDirectory
 
 import pytest
 from twisted.internet import reactor
@@ -21,6 +22,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 from ppolicy.bridge import Bridge
 from ppolicy.errors import BackendError
 from ppolicy.fingerprint import Fingerprints
+from tests.stalls import took
 
 from .p0f import P0f, missing
 
@@ -124,7 +126,7 @@ def test_frozen(server, p0f):
     p0f.freeze()
     begun = time.monotonic()
     assert ask(server, "127.9.3.1") == "0 p0f has not answered within 0.2 s"
-    assert time.monotonic() - begun < 1
+    assert took(begun) < 1
     with ThreadPoolExecutor(20) as pool:
         slow = [pool.submit(ask, server, f"127.9.3.{number}", "patient") for number in range(1, 21)]
         time.sleep(0.05)
@@ -202,13 +204,15 @@ class Wire(TestCase):
         """
         A socket that takes no more connections is trouble like any other, and the reactor does not spin.
         """
-        path = self.mktemp()
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/socket"
         with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
             listener.bind(path)
             listener.listen(0)
             first.connect(path)
             asking = self.asking(path)
-            begun, cpu = reactor.seconds(), time.process_time()
+            begun, cpu = time.monotonic(), time.process_time()
             failed = None
             try:
                 yield asking.ask(ip_address("192.0.2.1")).addTimeout(2, reactor)
@@ -216,5 +220,5 @@ class Wire(TestCase):
                 failed = error
             yield deferLater(reactor, 0.5)
             self.assertIsInstance(failed, BackendError)
-            self.assertLess(reactor.seconds() - begun, 2)
+            self.assertLess(took(begun), 2)
             self.assertLess(time.process_time() - cpu, 0.3)

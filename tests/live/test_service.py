@@ -283,7 +283,7 @@ def test_transcript(makeActivated, abstract):
 
 
 BLOCKS = """
-import hashlib
+import time
 from ppolicy.check import Check
 
 class Blocks(Check):
@@ -296,7 +296,7 @@ class Blocks(Check):
 
     def check(self, data):
         if data['sender'] == 'block@example.com':
-            hashlib.pbkdf2_hmac('sha256', b'x', b'y', int(data['size']))  # one call of C
+            time.sleep(3)
         return 1, None
 
 modules = {'blocks': (Blocks, {})}
@@ -321,17 +321,13 @@ def test_watchdog(makeActivated):
     server.environment = {"NOTIFY_SOCKET": listener.address, "WATCHDOG_USEC": "2000000"}
     server.start()
     listener.wait("WATCHDOG=1", 4)
-    turned = time.monotonic()
-    server.request(sender="block@example.com", size="500000")
+    turning = beats(listener)
     begin = time.monotonic()
-    threeSeconds = round(500000 * 3 / (begin - turned))
-    server.request(sender="block@example.com", size=str(threeSeconds))
+    server.request(sender="block@example.com")
     end = time.monotonic()
     listener.wait("WATCHDOG=1", len(beats(listener)) + 1)
-    assert end - begin > 1.7, "it has not blocked long enough to show anything"
-    # One that is due goes out between the two requests.
-    assert not [at for at in beats(listener) if begin + 0.5 < at < end - 0.1]
-    turning = [at for at in beats(listener) if at <= turned]
+    # One that is due may go out before the request is read.
+    assert not [at for at in beats(listener) if begin + 1 < at < end - 0.1]
     assert turning[3] - turning[0] > 2
     assert all(after - before < 2 for before, after in pairwise(turning))
     listener.close()

@@ -21,6 +21,7 @@ from ppolicy.smtpsession import HAS_TLS
 from ppolicy.state import StateStore
 from ppolicy.testing import FakeResolver, make
 from tests.dnsserver import DNSServer
+from tests.stalls import took
 
 from .ports import freePort
 
@@ -199,9 +200,9 @@ class SinkTests(Asking):
         """
         port = self.sink("-W", "RCPT:30")
         check = self.make(port, timeout=0.5, hostTimeout=1)
-        begun = reactor.seconds()
+        begun = time.monotonic()
         self.assertEqual((0, "no answer yet", 0), (yield self.ask(check)))
-        self.assertLess(reactor.seconds() - begun, 1.5)
+        self.assertLess(took(begun), 1.5)
 
     @inlineCallbacks
     def test_late(self):
@@ -364,7 +365,7 @@ class ScriptTests(Asking):
         """
         No fault at any stage is ever a yes or a no.
         """
-        begun = reactor.seconds()
+        begun = time.monotonic()
         faults = {
             "hangs": hangs,
             "drops": drops,
@@ -385,7 +386,7 @@ class ScriptTests(Asking):
                 for address in ("alice@four.test", "alice@six.test"):
                     result = yield self.ask(self.make(port, hostTimeout=0.2), address)
                     self.assertEqual(0, result[0], (verb, name, result))
-        self.assertLess(reactor.seconds() - begun, 55)
+        self.assertLess(took(begun), 55)
 
     @inlineCallbacks
     def test_quitHangs(self):
@@ -393,11 +394,11 @@ class ScriptTests(Asking):
         The answer does not wait for QUIT, and a host that does not answer to it is left.
         """
         port = self.host(QUIT=hangs, RCPT=b"550 5.1.1 unknown\r\n")
-        begun = reactor.seconds()
+        begun = time.monotonic()
         self.assertEqual(-5, (yield self.ask(self.make(port)))[0])
-        self.assertLess(reactor.seconds() - begun, 1)
+        self.assertLess(took(begun), 1)
         yield self._settled()
-        self.assertLess(reactor.seconds() - begun, 4)
+        self.assertLess(took(begun), 4)
 
     @inlineCallbacks
     def test_ourselves(self):
