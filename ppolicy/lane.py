@@ -134,7 +134,8 @@ class Lane:
             while len(batch) < _BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
             last = next((done for operation, done, _ in batch if operation is None), None)
-            results = self._run([one for one in batch if one[0] is not None])
+            batch = [one for one in batch if one[0] is not None]
+            results = self._run([batch] if self._database.grouped and batch else [[one] for one in batch])
             if results:
                 self._reactor.callFromThread(self._deliver, results)
             if last is not None:
@@ -142,12 +143,12 @@ class Lane:
                 self._reactor.callFromThread(last.callback, None)
                 return
 
-    def _run(self, batch):
+    def _run(self, parts):
         """
-        @return: (Deferred, result) of each operation of a batch.
+        @return: (Deferred, result) of each operation; each part is a transaction.
         """
         results = []
-        for part in [batch] if self._database.grouped and batch else [[one] for one in batch]:
+        for part in parts:
             if self.broken:  # they came before it broke, or the part before has found that out
                 failure = Failure(self._away())
                 results += [(done, failure) for _, done, _ in part]
@@ -183,6 +184,8 @@ class Lane:
                 meaning = database.meaning(error)
                 if meaning == LOST or tries == _TRIES or not self._mend(meaning):
                     self._failed(error, meaning)
+                    if meaning == MISSING and len(part) > 1:  # the others may need no such table
+                        return self._run([one] for one in part)
                     absent = self._absent or meaning == MISSING
                     failure = Failure(BackendError(f"{database}: {database.explained(error)}", absent, True))
                     return [(done, failure) for _, done, _ in part]

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults, inlineCallbacks
+from twisted.internet.defer import DeferredList, gatherResults, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
@@ -93,6 +93,24 @@ class SQLiteTests(SlotTests, OnDatabase, TestCase):
         connection = self.store.database.dbapi()
         self.addCleanup(connection.close)
         self.assertIn(("good",), connection.execute("SELECT name FROM texts").fetchall())
+
+    @inlineCallbacks
+    def test_missingAlone(self):
+        """
+        An operation whose table is missing, whatever is done about it, fails alone, not with those it came with.
+        """
+        submit = self.store.database.submit
+        self.patch(self.store.database, "prepare", lambda connection: None)
+        operations = [
+            lambda connection: connection.execute("CREATE TABLE one (n INTEGER)").fetchall(),
+            lambda connection: connection.execute("INSERT INTO nowhere VALUES (1)"),
+            lambda connection: connection.execute("INSERT INTO one VALUES (1)").fetchall(),
+        ]
+        results = yield DeferredList([submit(operation) for operation in operations], consumeErrors=True)
+        self.assertEqual([True, False, True], [isFine for isFine, _ in results])
+        self.assertEqual(BackendError, results[1][1].type)
+        rows = yield submit(lambda connection: connection.execute("SELECT * FROM one").fetchall())
+        self.assertEqual([(1,)], rows)
 
     @inlineCallbacks
     def test_loadTogether(self):
