@@ -68,10 +68,13 @@ class DnsblScore(BlocklistCheck):
         self.openLists(names)
 
     def hashArg(self, data):
-        values = [data.get(name, "") for name in self.params]
-        if not all(isinstance(value, str) for value in values):
-            return 0
-        return "\n".join([self.mark, *[value.lower().rpartition("@")[2] for value in values]])
+        key = self.mark
+        for name in self.params:
+            value = data.get(name, "")
+            if not isinstance(value, str):
+                return 0
+            key = f"{key}\n{value.lower().rpartition('@')[2]}"
+        return key
 
     def check(self, data):
         found, reason = self.asked(data, self.params)
