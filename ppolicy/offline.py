@@ -13,8 +13,8 @@ from twisted.python.failure import Failure
 from ppolicy import config, controlclient, dryrun, listeners, privileges, reading, statefolder
 from ppolicy.attributes import ATTRIBUTES
 from ppolicy.errors import ConfigError, PPolicyError
+from ppolicy.generation import Generation
 from ppolicy.parameter import didYouMean
-from ppolicy.policy import Generation
 from ppolicy.protocol import parseRequest
 from ppolicy.registry import Registry
 from ppolicy.service import Server, openDatabase

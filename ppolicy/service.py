@@ -23,10 +23,10 @@ from ppolicy.control import ControlListener
 from ppolicy.decisions import Decisions
 from ppolicy.epoll import Epoll
 from ppolicy.errors import ConfigError, PPolicyError
+from ppolicy.generation import Generation
 from ppolicy.logs import ToTwisted
 from ppolicy.notify import Supervisor
 from ppolicy.options import AT_START
-from ppolicy.policy import Generation
 from ppolicy.ports import Ports
 from ppolicy.privacy import Privacy, readKey
 from ppolicy.protocol import Outbox, PolicyListener

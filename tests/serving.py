@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from ppolicy import config
-from ppolicy.policy import Generation
+from ppolicy.generation import Generation
 from ppolicy.protocol import PolicyProtocol
 from ppolicy.service import Server
 from ppolicy.services import Services

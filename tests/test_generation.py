@@ -9,7 +9,7 @@ import pytest
 
 from ppolicy import config
 from ppolicy.dryrun import explain
-from ppolicy.policy import Generation
+from ppolicy.generation import Generation
 from ppolicy.services import Services
 from tests.serving import POSTFIX, Serving
 
@@ -65,6 +65,24 @@ def test_freed(tmp_path, kind):
         assert [one() for one in remains] == [None, None]
     finally:
         gc.enable()
+
+
+def test_tokenKept(tmp_path):
+    """
+    Over a reload, a check keeps its cached answers when type and parameters are the same.
+    """
+    serving = Serving(
+        tmp_path,
+        "modules = {'d': ('Dummy', {}), 'e': ('Dummy', {'test2': 'x'})}\n"
+        "def check(factory, data, port):\n"
+        "    pass\n",
+    )
+    serving.path.write_text(serving.path.read_text().replace("'test2': 'x'", "'test2': 'y'"))
+    after = Generation(2, config.load(serving.path), serving.server)
+    after.start(serving.generation)
+    after.countOn(serving.generation)
+    same = {name: slot.token is serving.generation.slots[name].token for name, slot in after.slots.items()}
+    assert same == {"d": True, "e": False}
 
 
 @pytest.mark.parametrize("isNew", [True, False])

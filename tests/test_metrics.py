@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from ppolicy import config, metrics
 from ppolicy.dns import Resolver
 from ppolicy.errors import ConfigError
-from ppolicy.policy import Generation
+from ppolicy.generation import Generation
 from ppolicy.verbs import Verbs
 from tests.scraped import named, samples
 from tests.serving import POSTFIX, Serving, asked

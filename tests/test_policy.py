@@ -349,21 +349,6 @@ def test_foreignIsBlocking(serve):
     assert blocking == {"f": True, "d": False, "p": False, "c": False}
 
 
-def test_tokenKept(serve):
-    """Over a reload, a check keeps its cached answers when type and parameters are the same."""
-    from ppolicy import config
-    from ppolicy.policy import Generation
-
-    serving = serve("{'d': ('Dummy', {}), 'e': ('Dummy', {'test2': 'x'})}")
-    text = serving.path.read_text().replace("'test2': 'x'", "'test2': 'y'")
-    serving.path.write_text(text)
-    after = Generation(2, config.load(serving.path), serving.server)
-    after.start(serving.generation)
-    after.countOn(serving.generation)
-    same = {name: slot.token is serving.generation.slots[name].token for name, slot in after.slots.items()}
-    assert same == {"d": True, "e": False}
-
-
 def test_waitNeverLeavesDeferredsUnhandled(serve):
     """A Deferred that fails after the request's time is up is nobody's error."""
     serving = serve("{'w': (Waiting, {})}")
