@@ -17,8 +17,8 @@ from ppolicy.generation import Generation
 from ppolicy.parameter import didYouMean
 from ppolicy.protocol import parseRequest
 from ppolicy.registry import Registry
-from ppolicy.service import Server, openDatabase
-from ppolicy.services import Services
+from ppolicy.server import Server
+from ppolicy.services import Services, openDatabase
 from ppolicy.statefolder import controlPath, stateFolder
 
 

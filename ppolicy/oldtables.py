@@ -9,8 +9,8 @@ from ppolicy.administration import converse, portions, request
 from ppolicy.errors import PPolicyError
 from ppolicy.opened import Opened
 from ppolicy.schema import noted
-from ppolicy.service import databaseTarget
 from ppolicy.statement import Compiled
+from ppolicy.target import databaseTarget
 from ppolicy.terminal import progress
 
 

@@ -2,9 +2,11 @@
 The database of a configuration, opened by a command and not by a server.
 """
 
-from ppolicy import offline, privileges, service
+from ppolicy import offline, privileges
 from ppolicy.errors import BackendError, ConfigError
 from ppolicy.schema import ddl, described, prepare
+from ppolicy.services import openDatabase
+from ppolicy.target import databaseTarget
 
 # Where the connections of these commands wait: changing a large table takes its time.
 _PATIENT = "load"
@@ -25,7 +27,7 @@ class Opened:
         self.configuration = offline.load(path)
         if url is not None:
             self.configuration.options.database = url
-        self.database = service.openDatabase(reactor, self.configuration)
+        self.database = openDatabase(reactor, self.configuration)
         try:
             self.generation = offline.prepared(self.configuration, self.database)
         except ValueError as error:
@@ -33,7 +35,7 @@ class Opened:
         self.tables = sorted(self.database.wanted(), key=lambda table: table.name)
 
     def __enter__(self):
-        file = service.databaseTarget(self.configuration).path
+        file = databaseTarget(self.configuration).path
         if file is not None and file.parent.is_dir():
             privileges.becomeOwner(file.parent)  # what root made, the server could not change
         try:

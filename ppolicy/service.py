@@ -7,7 +7,6 @@ import os
 import resource
 import sys
 import time
-from pathlib import Path
 
 from twisted.application.service import Application, Service
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, maybeDeferred
@@ -17,11 +16,7 @@ from twisted.persisted.sob import IPersistable
 from zope.interface import implementer
 
 from ppolicy import __version__, config, garbage, inherited, listeners, logoption, privileges, signals, statefolder
-from ppolicy.bridge import Bridge
-from ppolicy.cache import ResultCache
 from ppolicy.control import ControlListener
-from ppolicy.decisions import Decisions
-from ppolicy.epoll import Epoll
 from ppolicy.errors import ConfigError, PPolicyError
 from ppolicy.generation import Generation
 from ppolicy.logs import ToTwisted
@@ -29,96 +24,21 @@ from ppolicy.notify import Supervisor
 from ppolicy.options import AT_START
 from ppolicy.ports import Ports
 from ppolicy.privacy import Privacy, readKey
-from ppolicy.protocol import Outbox, PolicyListener
+from ppolicy.protocol import PolicyListener
 from ppolicy.requestlog import FORMS, RequestLog
-from ppolicy.services import Services
-from ppolicy.sqlite import SQLite
+from ppolicy.server import Server
+from ppolicy.services import Services, openDatabase
 from ppolicy.statefolder import controlPath, stateFolder
-from ppolicy.target import Target, parse
 from ppolicy.threads import ThreadPool
 from ppolicy.timers import Timers
 from ppolicy.verbs import Verbs
-from ppolicy.watchdog import Watchdog
 from ppolicy.writer import LineWriter
 
 # Seconds that a stopping server gives the requests it is working on.
 GRACE = 5.0
 # Seconds of these for a connection that has sent nothing yet: Postfix connects when it has something to ask.
 FIRST_REQUEST = 1.0
-REPEATS = 50_000
 SWITCH = 0.0005
-
-_OURS = str(Path(__file__).parent)
-
-
-class Server:
-    """
-    What the generations of one running server share.
-
-    @ivar generation: the one that serves.
-    @ivar connections: the open L{PolicyProtocol}s.
-    @ivar decisions: what was decided about each request, for those who want to know.
-    @ivar requests: how many came in, C{overLimit} of them beyond connLimit; C{failures} got returnOnFatalError.
-    @ivar repeats: answers of checks that count, for requests that Postfix sends again.
-    """
-
-    def __init__(self, reactor, options, dryRun=False):
-        watch = Watchdog(reactor.seconds, isOurs=lambda name: name.startswith((_OURS, "<frozen")))
-        self.bridge = Bridge(reactor, watch)
-        self.cache = ResultCache(options.cacheSize)
-        self.repeats = ResultCache(REPEATS)
-        self.modulePool = ThreadPool(self.bridge, "module", options.workerThreads)
-        self.policyPool = ThreadPool(self.bridge, "policy", options.workerThreads)
-        self.services = None
-        self.dryRun = dryRun
-        self.generation = None
-        self.connections = set()
-        self.decisions = Decisions(reactor, options.historySize)
-        self.epoll = Epoll(self.bridge)
-        self.outbox = Outbox(self.bridge, self.decisions.settleMany)
-        self.requests = self.overLimit = self.failures = 0
-
-    def portOf(self, address):
-        """
-        What a policy function gets as C{port} for a connection that came in at this address.
-        """
-        host = getattr(address, "host", "").removeprefix("::ffff:")
-        name = getattr(address, "name", None) or ""
-        path = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
-        return listeners.Port(getattr(address, "type", "UNIX"), host, getattr(address, "port", ""), path)
-
-    def retire(self, generation):
-        """
-        Stop a generation that was replaced, once its last request is answered.
-        """
-        if generation is not self.generation and not generation.active and not generation.stopped:
-            generation.stopped = True
-            generation.stop()
-            # A check knows its generation. What it has remembered is freed now, and not some day by the garbage
-            # collector.
-            generation.slots.clear()
-            garbage.replaced()
-
-
-def openDatabase(reactor, configuration, readOnly=False):
-    """
-    The database that the option C{database} names, by default a file in the state folder; not yet started.
-    """
-    target = databaseTarget(configuration)
-    if target.path is not None:
-        return SQLite(reactor, target.path, readOnly)
-    from ppolicy.mariadb import MariaDB  # the driver is needed by those who use it
-
-    return MariaDB(reactor, target, readOnly)
-
-
-def databaseTarget(configuration):
-    """
-    The L{Target} of a configuration.
-    """
-    if configuration.options.database is None:
-        return Target(path=stateFolder(configuration) / "ppolicy.sqlite")
-    return parse(configuration.options.database, configuration.folder)
 
 
 class PPolicyService(Service):

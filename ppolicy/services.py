@@ -7,8 +7,10 @@ from ppolicy.listhealth import Blocklists
 from ppolicy.nameserver import NameServer
 from ppolicy.resolvconf import nameServers
 from ppolicy.smtp import Prober
+from ppolicy.sqlite import SQLite
 from ppolicy.state import StateStore
 from ppolicy.tables import TableService
+from ppolicy.target import databaseTarget
 
 
 class Services:
@@ -80,3 +82,15 @@ class Services:
             self._nameServers = wanted
             servers = self._connected()
         self.dns.use(servers, options.dnsCacheSize, options.dnsTimeout, options.dnsTrusted)
+
+
+def openDatabase(reactor, configuration, readOnly=False):
+    """
+    The database that the option C{database} names, by default a file in the state folder; not yet started.
+    """
+    target = databaseTarget(configuration)
+    if target.path is not None:
+        return SQLite(reactor, target.path, readOnly)
+    from ppolicy.mariadb import MariaDB  # the driver is needed by those who use it
+
+    return MariaDB(reactor, target, readOnly)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from ppolicy.errors import ConfigError
 from ppolicy.parameter import toPath
+from ppolicy.statefolder import stateFolder
 
 # Keys of 2.7's dictionary that the connections of today do not need.
 UNUSED = ("cp_min", "cp_max", "cp_noisy", "cp_reconnect", "charset", "use_unicode")
@@ -60,6 +61,15 @@ def parse(database, folder):
     @raises ValueError: with a sentence that shows no password.
     """
     return _fromDictionary(database, folder) if isinstance(database, dict) else _fromURL(database, folder)
+
+
+def databaseTarget(configuration):
+    """
+    The L{Target} of a configuration.
+    """
+    if configuration.options.database is None:
+        return Target(path=stateFolder(configuration) / "ppolicy.sqlite")
+    return parse(configuration.options.database, configuration.folder)
 
 
 def unused(database):

@@ -8,7 +8,7 @@ from twisted.internet.testing import StringTransport
 from ppolicy import config
 from ppolicy.generation import Generation
 from ppolicy.protocol import PolicyProtocol
-from ppolicy.service import Server
+from ppolicy.server import Server
 from ppolicy.services import Services
 from ppolicy.testing import FakeResolver
 

@@ -14,7 +14,7 @@ import pytest
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 
-from ppolicy import config, listeners, offline, reading, service
+from ppolicy import config, listeners, offline, reading, statefolder
 from ppolicy.check import Check, parameter
 from ppolicy.errors import ConfigError
 from ppolicy.options import Options
@@ -200,7 +200,7 @@ class TestBroken:
         path, _ = kind
         glanced = reading.glance(path)
         assert (glanced.path, glanced.folder) == (path, path.parent)
-        assert service.controlPath(glanced).is_absolute()
+        assert statefolder.controlPath(glanced).is_absolute()
 
     def test_kinds(self):
         """There are a hundred kinds and more, all of them different."""

@@ -109,7 +109,7 @@ ORDER = [
         "dumptable",
         "listcheck",
     ),
-    *("services", "registry", "foresight", "config", "policy", "generation", "protocol", "dryrun"),
+    *("services", "registry", "foresight", "config", "policy", "generation", "protocol", "server", "dryrun"),
     *("health", "verbs", "webpages", "metrics", "service"),
     *(
         "offline",
