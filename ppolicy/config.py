@@ -2,31 +2,25 @@
 A configuration: what ppolicy.conf means, or every mistake in it at once.
 """
 
-import ast
 import difflib
-import importlib.util
 import inspect
-import ipaddress
-import logging
 import os
-import re
-import stat
 import types
 from pathlib import Path
 
-from ppolicy import foresight, logoption, ownlists
+from ppolicy import foresight
 from ppolicy.check import Check
 from ppolicy.errors import BrokenAnswer, ConfigError, Mistake
-from ppolicy.listeners import Unix, checkSocket, describe, groupId, isSame, parseLoopback, parsePort, userId
-from ppolicy.logtarget import File
+from ppolicy.listeners import Unix, parsePort
 from ppolicy.options import IGNORED, Options
 from ppolicy.parameter import described, shown, toMistakes
+from ppolicy.places import Places
 from ppolicy.reading import Reading, explained
 from ppolicy.registry import Registry, isCheck
 from ppolicy.reply import ReplyEncoder, isPermanent
-from ppolicy.resolvconf import nameServer, nameServers, publicServers
-from ppolicy.statefolder import refuse
-from ppolicy.target import parse, unused
+from ppolicy.resolvconf import nameServers, publicServers
+from ppolicy.target import unused
+from ppolicy.validation import furtherChecks
 
 
 class CheckSpec:
@@ -93,7 +87,7 @@ class _Reading(Reading):
 
     def configuration(self):
         end = self.execute()
-        self.places = _Places(self.tree)
+        self.places = Places(self.tree)
         result = Configuration()
         result.path, result.folder, result.options = self.path, self.folder, self._options()
         self._leftOvers()
@@ -123,7 +117,7 @@ class _Reading(Reading):
         self.mistakes += toMistakes(found, "", self.path, self.places.assigned, None)
         options = Options()
         options.assume({name: one.default for name, one in Options.declared().items()} | accepted)
-        for name, check, value, *more in _furtherChecks(options, self.folder):
+        for name, check, value, *more in furtherChecks(options, self.folder):
             try:
                 if value is not None:
                     check(value, *more)
@@ -293,195 +287,3 @@ def _class(registry, kind):
         return kind
     given = kind.__name__ if isinstance(kind, type) else described(type(kind))
     raise ConfigError(f"its type must be the name of a check module or a class of checks, not {given}")
-
-
-def _furtherChecks(options, folder):
-    """
-    What types and bounds of the options do not say: (option, function, value, further arguments); the function
-    raises ValueError when the value, if there is one, is wrong.
-    """
-    ownSocket = options.controlSocket is None and options.stateDir is not None
-    return [
-        *[("ppolicyPort", parsePort, port, folder) for port in options.ppolicyPort],
-        ("ppolicyPort", _distinct, options.ppolicyPort, folder),
-        *[("modulePath", _checkFolder, one) for one in options.modulePath],
-        *[("restrictionClasses", _checkRestrictionClass, name) for name in options.restrictionClasses],
-        ("logTarget", _checkTarget, options.logTarget, folder, options.domain),
-        ("logLevel", _checkLogLevel, options.logLevel),
-        ("metrics", _checkMetrics, options.metrics, folder, options.ppolicyPort),
-        ("stateDir", _checkFolder, options.stateDir, True),
-        ("stateDir", refuse, options.stateDir),
-        ("stateDir", checkSocket, options.stateDir / "control.sock" if ownSocket else None),
-        ("controlSocket", checkSocket, options.controlSocket),
-        ("user", userId, options.user),
-        ("group", groupId, options.group),
-        ("dnsLists", ownlists.parse, options.dnsLists, folder),
-        *[("dnsTrusted", ipaddress.ip_address, one) for one in options.dnsTrusted],
-        *[("dnsServers", nameServer, one) for one in options.dnsServers],
-        ("database", _checkDatabase, options.database, folder, options.stateDir),
-    ]
-
-
-def _distinct(ports, folder):
-    if not ports:
-        raise ValueError("an empty list listens nowhere")
-    known = set()
-    for port in ports:
-        try:
-            wanted = {describe(one) for one in parsePort(port, folder)}
-        except ValueError:
-            continue  # that is said already
-        if wanted & known:
-            raise ValueError(f"{min(wanted & known)} is there twice")
-        known |= wanted
-
-
-def _checkFolder(path, mayBeMissing=False):
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        if mayBeMissing:
-            return
-        raise ValueError(f"there is no folder {path}") from None
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
-    if not stat.S_ISDIR(mode):
-        raise ValueError(f"{path} is no folder")
-
-
-def _checkFile(path):
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        _checkFolder(path.parent)
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
-    else:
-        if stat.S_ISDIR(mode):
-            raise ValueError(f"{path} is a folder, not a file")
-
-
-def _checkTarget(text, folder, hostname):
-    target = logoption.parse(text, folder, hostname)
-    if isinstance(target, File):
-        _checkFile(target.path)
-
-
-def _checkMetrics(text, folder, ports):
-    wanted = parseLoopback(text, folder)
-    for port in ports:
-        try:
-            isTaken = any(isSame(wanted, one) for one in parsePort(port, folder))
-        except ValueError:
-            continue  # that is said already
-        if isTaken:
-            raise ValueError(f"{describe(wanted)} is in ppolicyPort already, where Postfix asks")
-    if importlib.util.find_spec("prometheus_client") is None:
-        raise ValueError("needs the Python package prometheus-client: pip install 'ppolicy[metrics]'")
-
-
-def _checkLogLevel(level):
-    if isinstance(level, str) and level.upper() not in logging.getLevelNamesMapping():
-        raise ValueError(f"must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {shown(level)}")
-
-
-def _checkRestrictionClass(name):
-    if not re.fullmatch(r"[^\s,:]+", name):
-        raise ValueError(f"{shown(name)} is no name of a restriction class")
-
-
-def _checkDatabase(database, folder, stateDir):
-    target = parse(database, folder)
-    if target.path is None:
-        if importlib.util.find_spec("pymysql") is None:
-            raise ValueError("MySQL and MariaDB need the Python package PyMySQL, which is not installed")
-    elif target.path.parent != stateDir:  # that one will be made
-        _checkFile(target.path)
-
-
-_DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-
-
-class _Places:
-    """
-    Line numbers of what a configuration defines.
-
-    @ivar assigned: {name: line} of top-level values; C{functions} the same of functions and classes.
-    @ivar used: names that are read anywhere; C{items} those of dictionaries that are set.
-    @ivar checks: {check name: line}; C{parameters} {check name: {parameter: line}}.
-    @ivar twice: (sentence, line) about names that stand twice in a dictionary.
-    """
-
-    def __init__(self, tree):
-        self.tree = tree
-        self.assigned, self.functions, self.checks, self.parameters = {}, {}, {}, {}
-        self.twice = []
-        self.items = foresight.assignedItems(tree)
-        self.used = {
-            node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-        }
-        for node in _statements(tree):
-            if isinstance(node, _DEFINITIONS):
-                self.functions[node.name] = node.lineno
-            elif isinstance(node, ast.Import | ast.ImportFrom):
-                for alias in node.names:
-                    self.assigned.pop(alias.asname or alias.name, None)
-            elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
-                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                    self._target(target, node)
-
-    def _target(self, target, node):
-        if isinstance(target, ast.Tuple | ast.List):
-            for one in target.elts:
-                self._target(one, node)
-        elif isinstance(target, ast.Name):
-            self.assigned[target.id] = node.lineno
-            if target.id == "modules" and isinstance(node.value, ast.Dict):
-                for key, value in self._items(node.value, "modules"):
-                    self._check(key, value)
-        elif (
-            isinstance(target, ast.Subscript)
-            and isinstance(target.value, ast.Name)
-            and target.value.id == "modules"
-            and isinstance(target.slice, ast.Constant)
-        ):
-            self._check(target.slice, node.value)
-
-    def _check(self, key, value):
-        self.checks[key.value] = key.lineno
-        if (
-            isinstance(value, ast.Tuple | ast.List)
-            and len(value.elts) == 2
-            and isinstance(value.elts[1], ast.Dict)
-        ):
-            items = self._items(value.elts[1], key.value)
-            self.parameters[key.value] = {parameter.value: parameter.lineno for parameter, _ in items}
-
-    def _items(self, literal, where):
-        """
-        The items of a dictionary whose keys are written out.
-        """
-        items = [
-            item for item in zip(literal.keys, literal.values, strict=True) if isinstance(item[0], ast.Constant)
-        ]
-        seen = set()
-        for key, _ in items:
-            if key.value in seen:
-                self.twice.append(
-                    (f"{where}: {key.value!r} is there twice, the first one would be lost", key.lineno)
-                )
-            seen.add(key.value)
-        return items
-
-
-def _statements(tree):
-    """
-    The statements that run when a file is executed, in their order; not those of functions and classes.
-    """
-    left = [tree]
-    while left:
-        node = left.pop()
-        yield node
-        if not isinstance(node, _DEFINITIONS):
-            inner = ast.stmt | ast.ExceptHandler | ast.match_case
-            left += [one for one in ast.iter_child_nodes(node) if isinstance(one, inner)][::-1]
