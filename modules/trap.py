@@ -11,7 +11,8 @@ from ppolicy.address import address, networkOf
 from ppolicy.check import Check, command, parameter
 from ppolicy.errors import BackendError, Mistake, ParamError
 from ppolicy.listcheck import TROUBLE
-from ppolicy.listfile import ListFile, folded, parse
+from ppolicy.listentries import folded, parse
+from ppolicy.listfile import ListFile
 
 _KNOWN = 10_000  # clients
 # Domains above that of a recipient for which a table is asked.
