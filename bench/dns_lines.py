@@ -27,9 +27,9 @@ from bench.progress import note
 from bench.servers import ROOT, Server
 from bench.table import Gate, Row, ratios
 from ppolicy.bridge import Bridge
-from ppolicy.dns import Resolver
 from ppolicy.dnsmessage import TYPES, onWire
 from ppolicy.nameserver import NameServer
+from ppolicy.resolver import Resolver
 
 UNBOUND = Path("/usr/sbin/unbound")
 HOST = "127.0.0.1"

@@ -22,7 +22,7 @@ def ask(dns, address):
     """
     Ask for an address; it waits.
 
-    @param dns: a L{ppolicy.dns.Resolver}.
+    @param dns: a L{ppolicy.resolver.Resolver}.
     @param address: an C{ipaddress.IPv4Address} or C{IPv6Address}.
     @return: an L{Origin}, None when the address is not announced.
     @raises DNSError: when nobody could say.

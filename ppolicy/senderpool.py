@@ -21,7 +21,7 @@ _HOSTS = 10
 
 class SenderPools:
     """
-    @param dns: a L{ppolicy.dns.Resolver}.
+    @param dns: a L{ppolicy.resolver.Resolver}.
     @param clock: gives seconds.
     """
 

@@ -2,10 +2,10 @@
 What checks use beyond the request: state, tables, the DNS and its lists.
 """
 
-from ppolicy.dns import Resolver
 from ppolicy.listhealth import Blocklists
 from ppolicy.nameserver import NameServer
 from ppolicy.resolvconf import nameServers
+from ppolicy.resolver import Resolver
 from ppolicy.smtp import Prober
 from ppolicy.sqlite import SQLite
 from ppolicy.state import StateStore

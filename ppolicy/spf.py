@@ -71,7 +71,7 @@ def evaluate(dns, address, helo, sender, timeout=TIMEOUT, voidLimit=VOID_LIMIT, 
     """
     Evaluate the identity MAIL FROM, or with the null sender HELO (RFC 7208, 2.4). It waits for the resolver.
 
-    @param dns: a L{ppolicy.dns.Resolver}, or one L{Ahead}.
+    @param dns: a L{ppolicy.resolver.Resolver}, or one L{Ahead}.
     @param address: of the client, C{helo} what it calls itself, C{sender} without < and >.
     @param timeout: seconds for the whole; the request's own time bounds it, too.
     @param receiver: our name, for the macro C{%{r}}.

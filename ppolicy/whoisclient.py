@@ -33,7 +33,7 @@ _QUESTIONS = {
 
 class WhoisClient:
     """
-    @param dns: a L{ppolicy.dns.Resolver}.
+    @param dns: a L{ppolicy.resolver.Resolver}.
     @param guard: a L{ppolicy.mailhosts.Guard}: which addresses may be connected to.
     @param server: host that is asked first; by its address it may be anywhere.
     """

@@ -14,9 +14,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from ppolicy import config, metrics
-from ppolicy.dns import Resolver
 from ppolicy.errors import ConfigError
 from ppolicy.generation import Generation
+from ppolicy.resolver import Resolver
 from ppolicy.verbs import Verbs
 from tests.scraped import named, samples
 from tests.serving import POSTFIX, Serving, asked

@@ -12,9 +12,9 @@ from twisted.trial.unittest import TestCase
 
 from ppolicy import nameserver
 from ppolicy.bridge import Bridge
-from ppolicy.dns import Resolver
 from ppolicy.errors import DNSError
 from ppolicy.nameserver import PENDING, NameServer
+from ppolicy.resolver import Resolver
 from tests.stalls import took
 
 from . import unbound
