@@ -1,31 +1,17 @@
 """
-One name server: questions over UDP, over TCP where a reply does not fit, and whether it is there at all.
+One name server: how many questions it is asked at a time, over UDP, or TCP where a reply does not fit; and whether
+it is there at all.
 """
 
 import ipaddress
 import os
 from array import array
 from collections import deque
-from socket import (
-    AI_NUMERICHOST,
-    SO_ERROR,
-    SO_RCVBUF,
-    SOCK_CLOEXEC,
-    SOCK_DGRAM,
-    SOCK_NONBLOCK,
-    SOL_SOCKET,
-    gaierror,
-    getaddrinfo,
-    socket,
-)
 
-from twisted.internet.interfaces import IReadDescriptor
-from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
-from twisted.protocols.basic import Int16StringReceiver
-from zope.interface import implementer
 
-from ppolicy.dnsmessage import TYPES, Reply, onWire, question
+from ppolicy.dnsmessage import TYPES, Reply, onWire
+from ppolicy.dnstransport import TCPQuestion, UDPSocket
 from ppolicy.errors import DNSError, DNSTimeout
 
 # Seconds that one try may take; how often is looked whose time is up, which costs less than a timer each.
@@ -36,9 +22,6 @@ _SWEEP = 0.1
 SOCKETS = 4
 QUESTIONS = 500
 PENDING = 128
-_ROOM = 1 << 18
-# Replies that are read from one socket before others have their turn.
-_AT_ONCE = 20
 # Nor has the server room for any number of questions (a socket of Linux has it for 277): while more than FEW are
 # under way, BURST are sent in so many seconds, the others wait.
 FEW, BURST = 100, 50
@@ -49,9 +32,6 @@ CONNECTIONS = 100
 # After so many questions in a row without an answer the server is asked something that each of them knows.
 _SUSPECT = 3
 _PROBE = 1.0
-# Octets of a reply over UDP and over TCP.
-_DATAGRAM = 4096
-_LONGEST = 16384
 # Random numbers are fetched so many at a time.
 _NUMBERS = 256
 
@@ -78,7 +58,7 @@ class NameServer:
         self._inUse = deque()
         self._queue = deque()
         self._since, self._burst = 0.0, 0
-        self._whole = set()
+        self._overTCP = set()
         self._numbers = array("H")
         self._unanswered = 0
         self._probing = self._sweeping = self._pumping = None
@@ -144,7 +124,7 @@ class NameServer:
         """
         self._unanswered = 0
         if reply.truncated:
-            self._askWhole(question)
+            self._askOverTCP(question)
         else:
             self.underWay -= 1
             question[2](reply)
@@ -178,13 +158,13 @@ class NameServer:
         self._probing = self._sweeping = self._pumping = None
         error = DNSError(f"{self}: is not asked any more", later=True)
         self._failQueued(float("inf"), error)
-        for one in [*self.sockets, *self._whole]:
+        for one in [*self.sockets, *self._overTCP]:
             one.stop(error)
         self._inUse.clear()
 
     def _socket(self):
         """
-        @return: a L{_Socket} that may be used for one more question.
+        @return: a L{UDPSocket} that may be used for one more question.
         """
         inUse = self._inUse
         if len(inUse) >= SOCKETS:
@@ -198,7 +178,7 @@ class NameServer:
                         break
                 elif len(one.pending) < PENDING:
                     return one
-        new = _Socket(self)
+        new = UDPSocket(self, QUESTIONS)
         self.sockets.add(new)
         inUse.appendleft(new)
         return new
@@ -225,21 +205,21 @@ class NameServer:
             for question in late:
                 self.failed(question, error)
 
-    def _askWhole(self, question):
+    def _askOverTCP(self, question):
         wire, kind, done, _ = question
-        if len(self._whole) >= CONNECTIONS:
+        if len(self._overTCP) >= CONNECTIONS:
             self.underWay -= 1
             done(DNSError(f"{self}: {CONNECTIONS} questions over TCP are under way already", later=True))
             return
 
         def over(result):
-            self._whole.discard(whole)
+            self._overTCP.discard(asked)
             self.underWay -= 1
             done(result)
 
-        whole = _Whole(self, wire, kind, over)
-        self._whole.add(whole)
-        whole.begin()
+        asked = TCPQuestion(self, wire, kind, over)
+        self._overTCP.add(asked)
+        asked.begin(TRY)
 
     # Is it there?
 
@@ -264,218 +244,3 @@ class NameServer:
                 self.log.error("name server {server} does not answer", server=str(self))
             else:
                 self.log.info("name server {server} answers again", server=str(self))
-
-
-@implementer(IReadDescriptor)
-class _Socket:
-    """
-    A connected UDP socket: what comes from elsewhere the kernel drops. Twisted's own ports log a line each time
-    that one is opened or closed, and close themselves where nothing listens at the other end.
-
-    @ivar left: how many questions it may still be used for.
-    @ivar pending: {number: question} of those without an answer.
-    @raises OSError: when there is no way to the server.
-    """
-
-    def __init__(self, server):
-        self._server = server
-        self.pending = {}
-        self.left = QUESTIONS
-        self._retired = False
-        try:
-            family, _, _, _, peer = getaddrinfo(server.host, server.port, type=SOCK_DGRAM, flags=AI_NUMERICHOST)[0]
-        except gaierror:  # of a link-local address; there may be one later
-            raise OSError("there is no such interface") from None
-        self._socket = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
-        try:
-            self._socket.setsockopt(SOL_SOCKET, SO_RCVBUF, _ROOM)
-            self._socket.connect(peer)  # from a random port, which the kernel chooses
-        except OSError:
-            self._socket.close()
-            raise
-        self.fileno = self._socket.fileno
-        server.reactor.addReader(self)
-
-    def ask(self, asked):
-        """
-        @param asked: (name, type, what is called with the answer, when its time is up).
-        """
-        self.left -= 1
-        pending = self.pending
-        number = self._server.number()
-        while number in pending:
-            number = self._server.number()
-        pending[number] = asked
-        try:
-            self._socket.send(question(number, asked[0], asked[1]))
-        except BlockingIOError:
-            pass  # the way is full: as if it had been lost there
-        except OSError as error:
-            self._fail([number], DNSError(f"{self._server}: {error.strerror.lower()}"))
-
-    def doRead(self):
-        """
-        Some of what has come; the rest waits until others have had their turn.
-        """
-        for _ in range(_AT_ONCE):
-            try:
-                octets = self._socket.recv(_DATAGRAM)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._fail(list(self.pending), DNSError(f"{self._server}: {error.strerror.lower()}"))
-                return
-            self._received(octets)
-            self._server.breathe()
-            if not self.pending:  # nothing more is to come, and another look costs as much as a reply
-                return
-
-    def logPrefix(self):
-        return "dns"
-
-    def connectionLost(self, _):
-        """
-        The reactor has no use for it: it has seen an error, as where nothing listens, or it stops.
-        """
-        number = self._socket.getsockopt(SOL_SOCKET, SO_ERROR)
-        reason = os.strerror(number).lower() if number else "is not asked any more"
-        self.stop(DNSError(f"{self._server}: {reason}", later=not number))
-
-    def _received(self, octets):
-        """
-        Whatever is wrong with it, the true answer may still come: who sends rubbish must not end the question
-        (CVE-2023-29483).
-        """
-        number = int.from_bytes(octets[:2], "big")
-        found = self.pending.get(number)
-        if found is None:
-            return
-        try:
-            reply = Reply(octets, found[0], found[1])
-        except ValueError:
-            return
-        del self.pending[number]
-        if self._retired and not self.pending:
-            self._close()
-        self._server.answered(found, reply)
-
-    def sweep(self, now):
-        """
-        Fail what should have been answered by now.
-        """
-        late = [number for number, (_, _, _, deadline) in self.pending.items() if deadline <= now]
-        if late:
-            self._fail(late, DNSTimeout(f"{self._server}: no answer in time"))
-
-    def _fail(self, numbers, error):
-        questions = [self.pending.pop(number) for number in numbers]
-        if self._retired and not self.pending:
-            self._close()
-        for one in questions:
-            self._server.failed(one, error)
-
-    def retire(self):
-        """
-        Close when the last question is answered.
-        """
-        self._retired = True
-        if not self.pending:
-            self._close()
-
-    def stop(self, error):
-        """
-        Close now.
-        """
-        self._retired = True
-        self.left = 0
-        self._close()
-        self._fail(list(self.pending), error)
-
-    def _close(self):
-        if self in self._server.sockets:
-            self._server.sockets.discard(self)
-            self._server.reactor.removeReader(self)
-            self._socket.close()
-
-
-class _Whole(Int16StringReceiver):
-    """
-    One question over TCP (RFC 7766).
-
-    @param done: called with the L{Reply}, or a L{DNSError}.
-    """
-
-    MAX_LENGTH = _LONGEST
-
-    def __init__(self, server, wire, kind, done):
-        self._server = server
-        self._wire, self._kind = wire, kind
-        self._number = server.number()
-        self._done = done
-        self._isOver = False
-
-    def begin(self):
-        """
-        Connect, and ask.
-        """
-        server = self._server
-        self._timer = server.reactor.callLater(TRY, self._finish, DNSTimeout(f"{server}: no answer over TCP"))
-        self._connector = server.reactor.connectTCP(server.host, server.port, _WholeFactory(self), timeout=2 * TRY)
-
-    def stop(self, error):
-        """
-        Give up.
-        """
-        self._finish(error)
-
-    def connectionMade(self):
-        self.sendString(question(self._number, self._wire, self._kind))
-
-    def stringReceived(self, octets):
-        try:
-            if octets[:2] != self._number.to_bytes(2, "big"):
-                raise ValueError("another question was asked")
-            reply = Reply(octets, self._wire, self._kind)
-            if reply.truncated:
-                raise ValueError("truncated")
-        except ValueError as error:
-            self._finish(DNSError(f"{self._server}: over TCP: {error}"))
-        else:
-            self._finish(reply)
-
-    def lengthLimitExceeded(self, length):
-        self._finish(DNSError(f"{self._server}: an answer has {length} octets, more than {_LONGEST}"))
-
-    def connectionLost(self, reason):
-        self._finish(DNSError(f"{self._server}: hung up over TCP"))
-
-    def notConnected(self, reason):
-        """
-        What the factory calls.
-        """
-        self._finish(DNSError(f"{self._server}: over TCP: {reason.getErrorMessage()}"))
-
-    def _finish(self, result):
-        if self._isOver:
-            return
-        self._isOver = True
-        if self._timer.active():
-            self._timer.cancel()
-        if self.transport is not None:
-            self.transport.abortConnection()
-        elif self._connector.state == "connecting":
-            self._connector.stopConnecting()
-        self._done(result)
-
-
-class _WholeFactory(ClientFactory):
-    noisy = False
-
-    def __init__(self, whole):
-        self._whole = whole
-
-    def buildProtocol(self, _):
-        return self._whole
-
-    def clientConnectionFailed(self, connector, reason):
-        self._whole.notConnected(reason)

@@ -96,6 +96,7 @@ ORDER = [
         "limitcheck",
         "dns",
         "answercache",
+        "dnstransport",
         "nameserver",
         "resolver",
         "listhealth",

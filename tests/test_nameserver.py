@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults, inline
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from ppolicy import nameserver
+from ppolicy import dnstransport, nameserver
 from ppolicy.dnsmessage import NXDOMAIN, TYPES, onWire
 from ppolicy.errors import DNSError, DNSTimeout
 from ppolicy.nameserver import NameServer
@@ -276,7 +276,7 @@ class UDPTests(Asking):
         def refuse(*_, **__):
             raise OSError(24, "Too many open files")
 
-        self.patch(nameserver, "socket", refuse)
+        self.patch(dnstransport, "socket", refuse)
         yield self.assertFails("Too many open files")
 
     @inlineCallbacks
@@ -387,7 +387,7 @@ class TCPTests(Asking):
         ):
             self.answering.personality = personality
             yield self.assertFails(reason, kind)
-            self.assertEqual(set(), self.server._whole)
+            self.assertEqual(set(), self.server._overTCP)
 
     @inlineCallbacks
     def test_refused(self):
@@ -420,7 +420,7 @@ class TCPTests(Asking):
         yield self.until(lambda: self.answering.overTCP)
         self.server.stop()
         yield self.assertFailure(answer, DNSError)
-        yield self.until(lambda: not self.server._whole)
+        yield self.until(lambda: not self.server._overTCP)
         self.assertEqual(0, self.server.underWay)
 
 
