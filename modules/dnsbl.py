@@ -3,9 +3,9 @@ Is the client, or a domain, in a list of the DNS?
 """
 
 from ppolicy.blocklistcheck import CLIENT, DOMAINS, BlocklistCheck, state, told, whyUnknown
+from ppolicy.blocklistservice import CLEAN, LISTED
 from ppolicy.check import parameter
 from ppolicy.errors import ParamError
-from ppolicy.listhealth import CLEAN, LISTED
 
 
 class Dnsbl(BlocklistCheck):

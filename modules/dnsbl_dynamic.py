@@ -4,10 +4,10 @@ Does a client have an address that changes, as people at home do?
 
 from ppolicy.address import address, isPrivate
 from ppolicy.blocklistcheck import CLIENT, BlocklistCheck, state, told, whyUnknown
+from ppolicy.blocklistservice import LISTED, UNKNOWN
 from ppolicy.check import parameter
 from ppolicy.dynamicname import looksDynamic
 from ppolicy.errors import ParamError
-from ppolicy.listhealth import LISTED, UNKNOWN
 
 
 class DnsblDynamic(BlocklistCheck):

@@ -4,9 +4,9 @@ How bad, or good, is a client in the eyes of several lists of the DNS together?
 
 from ppolicy.blocklistcheck import CLIENT, DOMAINS, BlocklistCheck, score, state, told, whyUnknown
 from ppolicy.blocklists import CATALOGUE
+from ppolicy.blocklistservice import LISTED, UNKNOWN
 from ppolicy.check import parameter
 from ppolicy.errors import ParamError
-from ppolicy.listhealth import LISTED, UNKNOWN
 
 
 class DnsblScore(BlocklistCheck):

@@ -6,9 +6,9 @@ import hashlib
 
 from ppolicy.address import address, isPrivate, registeredDomain
 from ppolicy.blocklists import DeadList
+from ppolicy.blocklistservice import CLEAN, LISTED, UNKNOWN
 from ppolicy.check import Check, parameter
 from ppolicy.errors import ConfigError
-from ppolicy.listhealth import CLEAN, LISTED, UNKNOWN
 
 # Attributes with the name of a host, or an address that ends in one.
 DOMAINS = ("sender", "helo_name", "reverse_client_name", "client_name")

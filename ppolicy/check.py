@@ -35,7 +35,7 @@ class Check(Parameters):
     @ivar name: the name given to this check in ppolicy.conf.
     @ivar state: the L{ppolicy.state.StateStore}, for checks that remember.
     @ivar dns: the L{ppolicy.resolver.Resolver}, for checks that look names up.
-    @ivar blocklists: the L{ppolicy.listhealth.Blocklists}, for checks that ask lists of the DNS.
+    @ivar blocklists: the L{ppolicy.blocklistservice.Blocklists}, for checks that ask lists of the DNS.
     @ivar smtp: the L{ppolicy.smtp.Prober}, for checks that ask mail hosts.
     @ivar tables: the L{ppolicy.tables.TableService}, for checks that look values up in lists.
     @ivar forgetResults: to be called when what the check has answered so far is true no longer.

@@ -13,10 +13,10 @@ from twisted.internet.task import Clock
 
 from ppolicy import manpages, pages
 from ppolicy.__main__ import main as command
+from ppolicy.blocklistservice import Blocklists
 from ppolicy.bridge import Bridge
 from ppolicy.check import Check
 from ppolicy.errors import ConfigError
-from ppolicy.listhealth import Blocklists
 from ppolicy.mariadb import MariaDB
 from ppolicy.parameter import typeName
 from ppolicy.registry import Registry, bundledTypes

@@ -2,7 +2,7 @@
 What checks use beyond the request: state, tables, the DNS and its lists.
 """
 
-from ppolicy.listhealth import Blocklists
+from ppolicy.blocklistservice import Blocklists
 from ppolicy.nameserver import NameServer
 from ppolicy.resolvconf import nameServers
 from ppolicy.resolver import Resolver

@@ -7,10 +7,10 @@ from pathlib import Path
 from twisted.internet.defer import fail, succeed
 from twisted.internet.task import Clock
 
+from ppolicy.blocklistservice import Blocklists
 from ppolicy.bridge import Bridge
 from ppolicy.dns import Answer, Lookups
 from ppolicy.errors import ConfigError
-from ppolicy.listhealth import Blocklists
 from ppolicy.registry import Registry
 from ppolicy.smtp import Prober
 from ppolicy.state import StateStore
