@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from ppolicy import __version__, administration, completion, databasecommands, exitcodes, observation
+from ppolicy import __version__, administration, completion, databasecommands, exitcodes, listcommands, observation
 from ppolicy.errors import ConfigError
 from ppolicy.terminal import (
     Commands,
@@ -264,7 +264,7 @@ main.add_command(observation.trace)
 main.add_command(observation.log)
 main.add_command(observation.cache)
 main.add_command(administration.greylist)
-main.add_command(administration.lists)
+main.add_command(listcommands.lists)
 main.add_command(administration.limit)
 main.add_command(administration.trap)
 main.add_command(databasecommands.db)

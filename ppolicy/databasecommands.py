@@ -8,9 +8,8 @@ import sys
 import click
 
 from ppolicy import exitcodes
-from ppolicy.administration import options
 from ppolicy.errors import BackendError
-from ppolicy.terminal import complain, echoJSON, headed, judged, progress, show
+from ppolicy.terminal import complain, echoJSON, headed, judged, options, progress, show
 
 
 def _target(function):

@@ -5,7 +5,7 @@ Tables of ppolicy 2.7, brought into those of today.
 from sqlalchemy import column, func, select
 from sqlalchemy import table as named
 
-from ppolicy.administration import converse, portions, request
+from ppolicy.conversation import converse, portions, request
 from ppolicy.errors import PPolicyError
 from ppolicy.opened import Opened
 from ppolicy.schema import noted

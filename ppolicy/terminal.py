@@ -120,6 +120,13 @@ def printsJSON(function):
     return click.option("--json", "asJson", is_flag=True, help="Print JSON.")(function)
 
 
+def options(function):
+    """
+    The options of a command about what checks keep: -c and --json.
+    """
+    return printsJSON(configured(function))
+
+
 def coloured(context, parameter, value):
     """
     Settle for a command and all below it whether there are colours (https://no-color.org/).
