@@ -5,12 +5,9 @@ A table of state in memory, before the embedded database.
 import math
 from collections import OrderedDict
 from functools import lru_cache
-from itertools import chain, islice
 
 from sqlalchemy import bindparam, delete, literal_column, select
 from sqlalchemy.dialects.sqlite import insert
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ppolicy.bridge import inReactor, wait
 from ppolicy.errors import BackendError
@@ -33,14 +30,14 @@ from ppolicy.rows import (
 from ppolicy.schema import SLOTS, STATE
 from ppolicy.statement import Compiled, ManyRows
 from ppolicy.tableload import TableLoad
+from ppolicy.writebehind import WriteBehind
 
 # So many rows come to the front before those that are too many leave it together.
 EVICTED = 200
 # So many leave it together, at most; there are more after a load, and when its bound is smaller since a reload.
 _LEAVING = 2000
-# Rows found in one go; rows that are made ready to be written before the reactor looks at its sockets, some ms.
+# Rows found in one go.
 _PORTION = 2000
-_TURN = 500
 # Keys whose digest is remembered.
 _HOT = 10_000
 
@@ -55,12 +52,10 @@ class LocalTable:
     is yet to be written may be a list. Times are seconds since 1970.
 
     @ivar _rows: {digest of the key: row}, the front; the row that was not touched for longest comes first.
-    @ivar _dirty: {digest: (digest, *row, *columns)} of rows to be written with the next flush.
-    @ivar _flushes, _deletions: digests of the rows of write-behind that are being written, and being deleted.
+    @ivar _behind: writes later; C{_dirty} are its rows.
+    @ivar _deletions: digests of the rows that are being deleted.
     @ivar _load: what the front has of the file.
     """
-
-    log = Logger()
 
     def __init__(self, store, schema, columns):
         self.store = store
@@ -76,11 +71,10 @@ class LocalTable:
         self._rows = OrderedDict()
         self._digestOf = lru_cache(_HOT)(digestOf)  # for what counts the same keys again and again
         self._shown = {}  # the readable columns, where no database has them
-        self._dirty = {}
+        self._behind = WriteBehind(self, self._rows, self._writeMany)
+        self._dirty = self._behind.rows
         self._load = TableLoad(self)
         self._purge = Purge(self.bridge.reactor, self._deleteExpired)
-        self._flushing, self._flushes, self._isLate = 0, [], False
-        self._nextTurn = None
         self._deletions = []
         if self.database is not None:
             self._statements()
@@ -95,7 +89,7 @@ class LocalTable:
                 set_={column.name: upsert.excluded[column.name] for column in row},
             )
             self._upsert = ManyRows(Compiled(upsert, dialect))
-            self._commits = GroupCommit(self.bridge, self.database, self._write, self._again)
+            self._commits = GroupCommit(self.bridge, self.database, self._write, self._behind.again)
             assert self._upsert.row == tuple(column.name for column in table.columns)
             rowid = literal_column("rowid")
             expired = select(rowid).select_from(table).where(table.c.expires <= bindparam("now"))
@@ -129,8 +123,7 @@ class LocalTable:
         """
         self._purge.stop()
         self._load.stop()
-        self._endFlush()
-        self._flushAll()
+        self._behind.stop()
 
     # What loading needs
 
@@ -138,7 +131,7 @@ class LocalTable:
         """
         @return: a Deferred that fires when all that was changed until now is on disk.
         """
-        self._flushAll()
+        self._behind.flushAll()
         return self.database.submit(lambda connection: None)
 
     def adopt(self, rows):
@@ -164,7 +157,7 @@ class LocalTable:
             if shown:
                 del shown[digest]
         if not self._dirty.keys().isdisjoint(gone):
-            self._flushAll()
+            self._behind.flushAll()
             for digest in gone:  # what a database that is away does not take is lost
                 self._dirty.pop(digest, None)
 
@@ -302,7 +295,7 @@ class LocalTable:
             value = decoded(value)
         value, changed, answer = taken(step, value, int(now * 1000))
         if changed:
-            if not behind or self._isLate or not self._writes:
+            if not behind or self._behind.isLate or not self._writes:
                 value = encoded(value)
             self._keep(digest, (value, now + step.lives), columns, behind)
         return answer
@@ -433,8 +426,10 @@ class LocalTable:
         return self._rows.get(digest) or found  # another request may have been faster
 
     def _isUnderWay(self, digest):
-        return any(digest in digests for digests in chain(self._flushes, self._deletions)) or any(
-            row[0] == digest for row in self._commits.rows()
+        return (
+            self._behind.isUnderWay(digest)
+            or any(digest in digests for digests in self._deletions)
+            or any(row[0] == digest for row in self._commits.rows())
         )
 
     def _keep(self, digest, row, columns, behind):
@@ -450,7 +445,7 @@ class LocalTable:
             if len(rows) > self.store.size + EVICTED:
                 self.bound()
         if self._writes:
-            if behind and not self._isLate:
+            if behind and not self._behind.isLate:
                 self._dirty[digest] = (digest, *row, *columns)
             else:
                 self._commit(digest, (digest, *row, *columns))
@@ -474,95 +469,17 @@ class LocalTable:
         self._upsert(connection, entries)
         return [None] * len(entries)
 
+    def _writeMany(self, connection, entries):
+        """
+        The same for rows of write-behind; what is wrong with one is no harm to the others.
+        """
+        return self._commits.write(connection, entries)
+
     def flush(self):
         """
-        Send the rows that were touched with write-behind to the database. When it is still busy with those of
-        before, rows are written before the answer until it has caught up: else they would be late.
+        Send the rows that were touched with write-behind to the database.
         """
-        self._isLate = bool(self._flushing) or self._nextTurn is not None
-        if not self._isLate:
-            self._flushInTurns(len(self._dirty))
-
-    def _flushInTurns(self, count):
-        """
-        Send so many rows, a portion in each turn of the reactor; those that come meanwhile can wait.
-        """
-        self._nextTurn = None
-        self._flushPortion()
-        if count > _TURN and not self.database.isAway:
-            self._nextTurn = self.bridge.reactor.callLater(0, self._flushInTurns, count - _TURN)
-
-    def _endFlush(self):
-        if self._nextTurn is not None:
-            self._nextTurn.cancel()
-            self._nextTurn = None
-
-    def _flushAll(self):
-        for _ in range(0, len(self._dirty), _TURN):  # what cannot be sent comes back
-            self._flushPortion()
-
-    def _flushPortion(self):
-        # While it is known to be away, all rows would only be made ready again and again.
-        if not self._dirty or not self._writes or self.database.isAway:
-            return
-        portion = {digest: self._dirty.pop(digest) for digest in list(islice(self._dirty, _TURN))}
-        self._flushes.append(portion)
-        entries = list(portion.values())
-        if self.kind == "value":
-            entries = [entry for entry in map(self._asText, entries) if entry is not None]
-        self._flushing += 1
-        done = self.database.submit(
-            lambda connection: self._commits.write(connection, entries), single=len(entries) <= ManyRows.EXACT
-        )
-        done.addBoth(self._flushed, entries)
-
-    def _asText(self, entry):
-        """
-        What is to be written, with a text for a list; in the front as well, where that takes less room.
-
-        @return: None for a list that has something in it which JSON does not know; it is forgotten.
-        """
-        digest, value, expires, *columns = entry
-        if value.__class__ is str:
-            return entry
-        try:
-            value = encoded(value)
-        except (TypeError, ValueError):  # it must keep no other row from being written
-            self.log.failure("a row of table {table} is no JSON", table=self.name)
-            self._rows.pop(digest, None)
-            return None
-        if digest in self._rows:
-            self._rows[digest] = value, expires
-        return digest, value, expires, *columns
-
-    def _flushed(self, result, portion):
-        self._flushing -= 1
-        if not self._flushing:
-            self._flushes.clear()
-            self._isLate = False
-        if isinstance(result, Failure):
-            self._again(result.value, portion)
-        elif any(result):
-            refused = [one for one in result if one is not None]
-            self.log.error(
-                "{count} rows of table {table} are lost: {error}",
-                count=len(refused),
-                table=self.name,
-                error=str(refused[0]),
-            )
-
-    def _again(self, error, entries):
-        """
-        Keep rows that could not be written for the next flush. What the front had to forget meanwhile is lost:
-        a database that hangs must not fill the memory.
-        """
-        if not error.later:
-            return
-        for entry in entries:
-            digest = entry[0]
-            row = self._rows.get(digest)
-            if row is not None:
-                self._dirty.setdefault(digest, (digest, *row, *entry[len(row) + 1 :]))
+        self._behind.flush()
 
     def purge(self):
         """

@@ -89,6 +89,7 @@ ORDER = [
         "groupcommit",
         "shared",
         "tableload",
+        "writebehind",
         "localtable",
         "state",
         "limits",

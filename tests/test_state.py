@@ -12,7 +12,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from ppolicy import localtable, state
+from ppolicy import localtable, state, writebehind
 from ppolicy.bridge import Bridge
 from ppolicy.errors import BackendError, ConfigError
 from ppolicy.purge import AT_ONCE
@@ -460,7 +460,7 @@ class SQLiteTests(TestCase):
         table = store.table("seen", COLUMNS)
         rows = yield self.bridge.run(table.scan)
         self.assertEqual({"a", "good", "fine"}, {row["sender"] for row in rows})
-        told = [event for event in events if event["log_namespace"] == "ppolicy.localtable.LocalTable"]
+        told = [event for event in events if event["log_namespace"] == "ppolicy.writebehind.WriteBehind"]
         self.assertEqual(1, len(told), told)
         self.assertIn("1 rows of table seen are lost", formatEvent(told[0]))
 
@@ -470,7 +470,7 @@ class SQLiteTests(TestCase):
         Many rows of write-behind are made ready in turns; a stop between two of them loses none.
         """
         self.patch(state, "FLUSH", 1000)
-        self.patch(localtable, "_TURN", 10)
+        self.patch(writebehind, "_TURN", 10)
         store = self.store()
         table = store.table("sums", COLUMNS, "value")
         for number in range(35):
@@ -493,12 +493,12 @@ class SQLiteTests(TestCase):
         Rows are late until those of before are written; also when the last turns find none to write.
         """
         self.patch(state, "FLUSH", 1000)
-        self.patch(localtable, "_TURN", 10)
+        self.patch(writebehind, "_TURN", 10)
         table = self.store().table("sums", COLUMNS, "value")
         for number in range(15):
             yield self.bridge.run(table.change, (str(number), ""), Add(1), None, True)
         table.flush()
-        table._nextTurn.reset(0.2)
+        table._behind._nextTurn.reset(0.2)
         yield self.bridge.run(table.remove, {})
         table.flush()
         yield deferLater(reactor, 0.4)
@@ -512,14 +512,14 @@ class SQLiteTests(TestCase):
         While the database is known to be away there are no turns, and no rows are late: none could be written.
         """
         self.patch(state, "FLUSH", 1000)
-        self.patch(localtable, "_TURN", 10)
+        self.patch(writebehind, "_TURN", 10)
         table = self.store().table("sums", COLUMNS, "value")
         for number in range(15):
             yield self.bridge.run(table.change, (str(number), ""), Add(1), None, True)
         self.patch(SQLite, "isAway", True)
         for _ in range(2):
             table.flush()
-        self.assertFalse(table._isLate)
+        self.assertFalse(table._behind.isLate)
         self.assertEqual(15, len(table._dirty))
 
     @inlineCallbacks

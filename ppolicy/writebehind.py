@@ -1,0 +1,142 @@
+"""
+Rows of a table of state that are answered for before they are on disk: written later, many at a time.
+"""
+
+from itertools import islice
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ppolicy.rows import encoded
+from ppolicy.statement import ManyRows
+
+# Rows that are made ready to be written before the reactor looks at its sockets, some ms.
+_TURN = 500
+
+
+class WriteBehind:
+    """
+    @param table: the L{ppolicy.localtable.LocalTable}.
+    @param front: {digest of the key: row}, what it has in memory.
+    @param write: C{write(connection, rows)}, called in the thread; it returns a L{BackendError} for each row that
+        the database does not take, and None for the others.
+    @ivar rows: {digest: (digest, *row, *columns)} of those to be written with the next flush.
+    @ivar isLate: are those of before not yet written? Then rows are to be written before the answer.
+    @ivar _flushes: {digest: …} of each portion that is being written; C{_flushing} is how many there are.
+    """
+
+    log = Logger()
+
+    def __init__(self, table, front, write):
+        self._table = table
+        self._database = table.database
+        self._reactor = table.bridge.reactor
+        self._front = front
+        self._write = write
+        self.rows = {}
+        self.isLate = False
+        self._flushing, self._flushes = 0, []
+        self._nextTurn = None
+
+    def flush(self):
+        """
+        Send the rows that were touched with write-behind to the database. When it is still busy with those of
+        before, rows are written before the answer until it has caught up: else they would be late.
+        """
+        self.isLate = bool(self._flushing) or self._nextTurn is not None
+        if not self.isLate:
+            self._flushInTurns(len(self.rows))
+
+    def _flushInTurns(self, count):
+        """
+        Send so many rows, a portion in each turn of the reactor; those that come meanwhile can wait.
+        """
+        self._nextTurn = None
+        self._flushPortion()
+        if count > _TURN and not self._database.isAway:
+            self._nextTurn = self._reactor.callLater(0, self._flushInTurns, count - _TURN)
+
+    def flushAll(self):
+        """
+        Send all of them now.
+        """
+        for _ in range(0, len(self.rows), _TURN):  # what cannot be sent comes back
+            self._flushPortion()
+
+    def isUnderWay(self, digest):
+        """
+        Is a row on its way to the file?
+        """
+        return any(digest in portion for portion in self._flushes)
+
+    def stop(self):
+        """
+        Send all of them now, and no more in turns.
+        """
+        if self._nextTurn is not None:
+            self._nextTurn.cancel()
+            self._nextTurn = None
+        self.flushAll()
+
+    def _flushPortion(self):
+        # While it is known to be away, all rows would only be made ready again and again.
+        if not self.rows or self._database.isAway:
+            return
+        portion = {digest: self.rows.pop(digest) for digest in list(islice(self.rows, _TURN))}
+        self._flushes.append(portion)
+        entries = list(portion.values())
+        if self._table.kind == "value":
+            entries = [entry for entry in map(self._asText, entries) if entry is not None]
+        self._flushing += 1
+        done = self._database.submit(
+            lambda connection: self._write(connection, entries), single=len(entries) <= ManyRows.EXACT
+        )
+        done.addBoth(self._flushed, entries)
+
+    def _asText(self, entry):
+        """
+        What is to be written, with a text for a list; in the front as well, where that takes less room.
+
+        @return: None for a list that has something in it which JSON does not know; it is forgotten.
+        """
+        digest, value, expires, *columns = entry
+        if value.__class__ is str:
+            return entry
+        try:
+            value = encoded(value)
+        except (TypeError, ValueError):  # it must keep no other row from being written
+            self.log.failure("a row of table {table} is no JSON", table=self._table.name)
+            self._front.pop(digest, None)
+            return None
+        if digest in self._front:
+            self._front[digest] = value, expires
+        return digest, value, expires, *columns
+
+    def _flushed(self, result, portion):
+        self._flushing -= 1
+        if not self._flushing:
+            self._flushes.clear()
+            self.isLate = False
+        if isinstance(result, Failure):
+            self.again(result.value, portion)
+        elif any(result):
+            refused = [one for one in result if one is not None]
+            self.log.error(
+                "{count} rows of table {table} are lost: {error}",
+                count=len(refused),
+                table=self._table.name,
+                error=str(refused[0]),
+            )
+
+    def again(self, error, entries):
+        """
+        Keep rows that could not be written for the next flush. What the front had to forget meanwhile is lost:
+        a database that hangs must not fill the memory.
+        """
+        if not error.later:
+            return
+        for entry in entries:
+            digest = entry[0]
+            row = self._front.get(digest)
+            if row is not None:
+                self.rows.setdefault(digest, (digest, *row, *entry[len(row) + 1 :]))
