@@ -29,12 +29,12 @@ class Daemon:
         """
         Start, and wait until it answers.
         """
-        assert self._process is None
+        assert self._process is None or self._process.poll() is not None
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while not self.isReady():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
@@ -51,7 +51,7 @@ class Daemon:
         self.thaw()
         self._process.terminate()
         try:
-            self._process.wait(10)
+            self._process.wait(20)
         except subprocess.TimeoutExpired:
             pass
         self.kill()
@@ -97,3 +97,22 @@ class Daemon:
         What it has printed, over all starts.
         """
         return self._log.read_text(encoding="utf-8", errors="backslashreplace")
+
+
+def run(*command, folder=None):
+    """
+    Run a program to its end.
+
+    @return: what it has printed.
+    """
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="backslashreplace",
+        check=False,
+    )
+    assert done.returncode == 0, f"{command[0]}:\n{done.stdout}{done.stderr}"
+    return done.stdout

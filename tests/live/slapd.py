@@ -6,10 +6,9 @@ import base64
 import os
 import shutil
 import socket
-import subprocess
 from pathlib import Path
 
-from .daemon import Daemon
+from .daemon import Daemon, run
 from .ports import freePort
 
 HOST = "127.0.0.1"
@@ -80,16 +79,7 @@ class Slapd(Daemon):
             READER, objectClass=["organizationalRole", "simpleSecurityObject"], cn="reader", userPassword=PASSWORD
         )
         (self.folder / "ldif").write_text(first + entries)
-        done = subprocess.run(
-            ["/usr/sbin/slapadd", "-f", str(self._configuration), "-l", str(self.folder / "ldif")],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="backslashreplace",
-            check=False,
-        )
-        assert done.returncode == 0, f"slapadd:\n{done.stdout}"
+        run("/usr/sbin/slapadd", "-f", str(self._configuration), "-l", str(self.folder / "ldif"))
 
     @property
     def uri(self):

@@ -23,7 +23,8 @@ import pytest
 
 from . import mariadb
 from .faults import HEADER, Case
-from .mariadb import Proxy, SmallDisk
+from .proxy import Proxy
+from .smalldisk import SmallDisk
 
 LONG = bool(os.environ.get("PPOLICY_LONG"))
 # Faults gone through at once: most of the time each of them waits.

@@ -23,8 +23,9 @@ from ppolicy.testing import make, waiting
 from tests.stalls import took
 
 from . import slapd
-from .mariadb import MariaDB, Proxy
+from .mariadb import MariaDB
 from .policyclient import PolicyClient
+from .proxy import Proxy
 from .slapd import BASE, PASSWORD, READER, Slapd, entry
 
 PERSON = ["inetOrgPerson", "extensibleObject"]

@@ -29,10 +29,10 @@ from tests.documents import listings
 from tests.scraped import named, samples
 from tests.stalls import took
 
-from .mariadb import Proxy
 from .policyclient import ATTRIBUTES
 from .policyserver import Server
 from .ports import freePort
+from .proxy import Proxy
 
 PLAIN = "def check(factory, data, port): return 'dunno'\n"
 

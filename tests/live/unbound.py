@@ -3,14 +3,13 @@ A real unbound for the tests: a resolver on loopback that knows what it is told,
 """
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import dns.exception
 import dns.message
 import dns.query
 
-from .daemon import Daemon
+from .daemon import Daemon, run
 from .ports import freePort
 
 PROGRAM = "/usr/sbin/unbound"
@@ -102,8 +101,8 @@ class SignedZone:
         self.name = name
         plain = Path(folder) / "zone"
         plain.write_text("".join(f"{line}\n" for line in lines))
-        base = _run(folder, "ldns-keygen", "-a", "ECDSAP256SHA256", "-k", name).strip()
-        _run(folder, "ldns-signzone", str(plain), base)
+        base = run("ldns-keygen", "-a", "ECDSAP256SHA256", "-k", name, folder=folder).strip()
+        run("ldns-signzone", str(plain), base, folder=folder)
         self.zone, self.key = plain.with_name("zone.signed"), Path(folder) / f"{base}.key"
 
     def spoil(self, old, new):
@@ -113,14 +112,6 @@ class SignedZone:
         text = self.zone.read_text()
         assert old in text
         self.zone.write_text(text.replace(old, new))
-
-
-def _run(folder, *command):
-    done = subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{command[0]}:\n{done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def missing():
