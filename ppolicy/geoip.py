@@ -9,10 +9,8 @@ be used before it takes the place of the old one. The format: https://maxmind.gi
 import io
 import ipaddress
 import random
-import stat
 import time
 from functools import lru_cache
-from pathlib import Path
 from weakref import WeakValueDictionary
 
 from maxminddb import MODE_FD, open_database
@@ -21,6 +19,7 @@ from twisted.logger import Logger
 
 from ppolicy.address import address
 from ppolicy.errors import ConfigError, Mistake
+from ppolicy.watchedfile import WatchedFile
 
 LARGEST = 2**30  # octets of a file
 REMEMBERED = 10_000  # addresses; looking one up takes some 70 microseconds
@@ -69,21 +68,16 @@ class Place(str):
         return Place(self.country, self.city, network.asn, network.organisation)
 
 
-class GeoFile:
+class GeoFile(WatchedFile):
     """
     A file, read again when it changes.
 
     C{load()} and C{refresh()} use the disk and take long; they are called by one thread at a time. C{find()} is
     safe meanwhile.
-
-    @ivar problem: a sentence about why the file is not what C{find()} looks in, else None.
-    @ivar seen: what the file looked like when it was last read.
     """
 
     def __init__(self, path):
-        self.path = Path(path)
-        self.problem = None
-        self.seen = ()  # never yet
+        super().__init__(path)
         self._use(_Content())
 
     def status(self):
@@ -136,11 +130,11 @@ class GeoFile:
 
         @return: True when there is something new.
         """
-        if self._look() == self.seen:
+        if not self.changed():
             return False
         try:
             content = self._read()
-            if self._look() != self.seen:
+            if self.changed():
                 raise ConfigError(Mistake("it is being written", self.path))
             if self.hasCountries and not content.hasCountries:
                 raise ConfigError(Mistake("there are no countries in it any more", self.path))
@@ -162,39 +156,20 @@ class GeoFile:
         self._find = lru_cache(REMEMBERED)(content.find)
 
     def _read(self):
-        self.seen = None
-        try:
-            status = self.path.stat()
-            self.seen = looks = _looks(status)
-            found = _contents.get((self.path, looks))
-            if found is not None:
-                return found
-            # Opening a named pipe would wait for somebody who writes to it.
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(Mistake("it is no file", self.path))
-            if status.st_size > LARGEST:
-                raise ConfigError(Mistake(f"it is larger than {LARGEST >> 20} MB", self.path))
-            with self.path.open("rb") as stream:
-                octets = stream.read(status.st_size)
-        except OSError as error:
-            # A mode may be put right without the content being changed, and it costs little to try.
-            if self.seen is not None:
-                self.seen = ()
-            raise ConfigError(Mistake(error.strerror or str(error), self.path)) from error
+        looks = self._look()
+        found = _contents.get((self.path, looks))
+        if found is not None:
+            self.seen = looks
+            return found
+        octets = self._octets(LARGEST)
         try:
             content = _Content(octets, self.path)
         except _DAMAGE as error:
             raise ConfigError(Mistake(f"it cannot be used: {_shown(error)}", self.path)) from error
         # Who writes to it now makes it another one.
-        if self._look() == looks:
-            _contents[self.path, looks] = content
+        if not self.changed():
+            _contents[self.path, self.seen] = content
         return content
-
-    def _look(self):
-        try:
-            return _looks(self.path.stat())
-        except OSError:
-            return None
 
 
 class _Content:
@@ -326,10 +301,6 @@ def _isLegacy(octets, path):
     if path is None or _MARKER in octets[-_METADATA:]:
         return False
     return path.suffix.lower() == ".dat" or (len(octets) > 1000 and _LEGACY_MARKER in octets[-_LEGACY_END:])
-
-
-def _looks(status):
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _shown(error):

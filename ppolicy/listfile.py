@@ -5,34 +5,28 @@ Reading is for a worker thread, C{find()} for the reactor's: only there a regula
 interrupted.
 """
 
-import stat
-from pathlib import Path
-
 from ppolicy.errors import ConfigError, Mistake
 from ppolicy.listentries import Entries
+from ppolicy.watchedfile import WatchedFile
 
 LARGEST = 512 * 2**20  # octets of a file
 
 
-class ListFile:
+class ListFile(WatchedFile):
     """
     A list in a file, read again when that changes.
 
     C{load()}, C{changed()} and C{refresh()} use the disk, and are called by one thread at a time; C{find()} is
     safe meanwhile.
 
-    @ivar problem: a sentence about why the file is not what C{find()} looks in, else None.
     @ivar warnings: L{Mistake}s that do not keep the file from being used.
-    @ivar seen: what the file looked like when it was last read.
     """
 
     def __init__(self, path, caseSensitive=False):
-        self.path = Path(path)
-        self.problem = None
+        super().__init__(path)
         self.warnings = []
         self._caseSensitive = caseSensitive
         self._entries = Entries()
-        self.seen = ()  # never yet
 
     def __len__(self):
         return len(self._entries)
@@ -56,16 +50,10 @@ class ListFile:
         @raises ConfigError: with all mistakes, each of which names the file; the entries stay as they were.
         """
         try:
-            self._take(Entries(self._octets(), self._caseSensitive))
+            self._take(Entries(self._octets(LARGEST), self._caseSensitive))
         except ConfigError as error:
             # Those who pass them on tell the line of ppolicy.conf instead of the file's.
             raise ConfigError(*map(str, error.mistakes)) from error
-
-    def changed(self):
-        """
-        Is the file another than the one last read, be it gone?
-        """
-        return self._look() != self.seen
 
     def refresh(self):
         """
@@ -77,7 +65,7 @@ class ListFile:
         if not self.changed():
             return False
         try:
-            entries = Entries(self._octets(), self._caseSensitive)
+            entries = Entries(self._octets(LARGEST), self._caseSensitive)
             # Half an entry may be a valid one: 192.0.2.0/2
             if self.changed():
                 raise ConfigError(Mistake("it is being written", self.path))
@@ -96,32 +84,3 @@ class ListFile:
         self.problem = None
         self.warnings = [Mistake(sentence, self.path, line) for line, sentence in entries.warnings]
         self._entries = entries
-
-    def _octets(self):
-        self.seen = None
-        try:
-            status = self.path.stat()
-            self.seen = _looks(status)
-            # Opening a named pipe would wait for somebody who writes to it.
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(Mistake("it is no file", self.path))
-            if status.st_size > LARGEST:
-                raise ConfigError(Mistake(f"it is larger than {LARGEST >> 20} MB", self.path))
-            with self.path.open("rb") as stream:
-                # What is written to it from now on is another change.
-                return stream.read(status.st_size)
-        except OSError as error:
-            # A mode may be put right without the content being changed, and it costs little to try.
-            if self.seen is not None:
-                self.seen = ()
-            raise ConfigError(Mistake(error.strerror or str(error), self.path)) from error
-
-    def _look(self):
-        try:
-            return _looks(self.path.stat())
-        except OSError:
-            return None
-
-
-def _looks(status):
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

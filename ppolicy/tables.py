@@ -51,7 +51,7 @@ class TableService:
 
     def watch(self, file, changed):
         """
-        Have a L{ppolicy.listfile.ListFile} read again when it changes, and C{changed()} called then.
+        Have a L{ppolicy.watchedfile.WatchedFile} read again when it changes, and C{changed()} called then.
         """
         self._files[file] = changed
         self._warn(file)

@@ -230,7 +230,7 @@ class ReloadTests(SynchronousTestCase):
         shutil.copy(COUNTRIES, self.path)
         file = opened(self.path)
         change(self.path, CITIES.read_bytes())
-        looks = iter([file._look(), file._look(), None])
+        looks = iter([file._look(), file._look(), file._look(), None])
         self.patch(file, "_look", lambda: next(looks))
         self.assertFalse(file.refresh())
         self.assertIn("it is being written", file.problem)

@@ -35,6 +35,7 @@ ORDER = [
         "garbage",
         "cache",
         "keyfilter",
+        "watchedfile",
         "listentries",
         "listfile",
         "geoip",
