@@ -4,11 +4,10 @@ Waiting without blocking: straight-line code runs in pooled greenlets and parks 
 The only file that knows greenlets. Five rules make it sound; each is kept here and nowhere else:
 a parked greenlet is resumed from the reactor's greenlet only; every wait has a deadline; each piece of work
 gets a copy of the context; wait() where nothing may wait is an error; nobody switches while holding a lock.
+A worker thread has no greenlet: there the same functions block (L{ppolicy.threadwait}).
 """
 
 import functools
-import queue
-import threading
 from collections import deque
 from contextvars import copy_context
 
@@ -18,10 +17,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ppolicy.errors import DeadlineExceeded, WaitError
+from ppolicy.outcome import LATE, late, outcome, timeUp
+from ppolicy.threadwait import callFromThread, threadLocal, waitInThread
 from ppolicy.watchdog import Watchdog
 
 _POOL = 1000
-_DONE, _LATE = object(), object()
+_DONE = object()
 # Seconds between two looks at whose time is up.
 _SWEEP = 0.05
 # Seconds for which parked work goes on before the reactor looks at its sockets: many slow requests that go on at
@@ -29,7 +30,6 @@ _SWEEP = 0.05
 _SLICE = 0.0003
 # Seconds after which new requests are looked for between two pieces of other work.
 _BREATH = 0.0001
-_thread = threading.local()
 
 
 class _Worker(greenlet):
@@ -83,7 +83,7 @@ class _Pending:
 
     def expired(self, timeout):
         self.timer = None
-        self.worker.bridge._resume(self, _timeUp(timeout))
+        self.worker.bridge._resume(self, timeUp(timeout))
 
 
 class Gate:
@@ -112,7 +112,7 @@ class Gate:
             _park(worker, pending, None)
         finally:
             pending.worker = None
-        return _outcome(pending.results)
+        return outcome(pending.results)
 
     def open(self, result, bridge):
         """
@@ -333,7 +333,7 @@ class Bridge:
         """
         now = self.seconds()
         for pending in [pending for pending in self._parked if pending.deadline <= now]:
-            self._resume(pending, _timeUp(None))
+            self._resume(pending, timeUp(None))
         self._sweeping = self.reactor.callLater(_SWEEP, self.sweep) if self._parked else None
 
     def giveUp(self, reason):
@@ -356,9 +356,9 @@ class Bridge:
         Tell the calling worker thread which bridge its calls are for, and until when it may wait; with None it
         may not wait(), as in C{start()} wherever that runs.
         """
-        _thread.bridge, _thread.request = self, request
-        _thread.mayWait = deadline is not None
-        _thread.deadline = self.reactor.seconds() + 3600 if deadline is None else deadline
+        threadLocal.bridge, threadLocal.request = self, request
+        threadLocal.mayWait = deadline is not None
+        threadLocal.deadline = self.reactor.seconds() + 3600 if deadline is None else deadline
 
     def deadline(self):
         """
@@ -377,21 +377,7 @@ def wait(deferred, timeout=None):
     @raises DeadlineExceeded: when the time for the whole request is up.
     @raises WaitError: where nothing may wait, such as in C{start()} and in callbacks.
     """
-    return _outcome(_wait([deferred], timeout))
-
-
-def _outcome(results):
-    """
-    Take the only result there is, or raise its exception. No frame may keep the Failure then: that has the
-    exception, whose traceback has the frame, and only the garbage collector would free them.
-    """
-    result = results.pop()
-    if not isinstance(result, Failure):
-        return result
-    try:
-        raise result.value.with_traceback(result.getTracebackObject())
-    finally:
-        del result
+    return outcome(_wait([deferred], timeout))
 
 
 def currentRequest():
@@ -399,7 +385,7 @@ def currentRequest():
     The request that the running code works on, else None.
     """
     worker = getcurrent()
-    return worker.request if type(worker) is _Worker else getattr(_thread, "request", None)
+    return worker.request if type(worker) is _Worker else getattr(threadLocal, "request", None)
 
 
 def awaitHere(coroutine):
@@ -445,8 +431,8 @@ def timeLeft():
     worker = getcurrent()
     if type(worker) is _Worker:
         return worker.deadline - worker.bridge.reactor.seconds()
-    bridge = getattr(_thread, "bridge", None)
-    return None if bridge is None else _thread.deadline - bridge.reactor.seconds()
+    bridge = getattr(threadLocal, "bridge", None)
+    return None if bridge is None else threadLocal.deadline - bridge.reactor.seconds()
 
 
 def waitAll(deferreds, timeout=None):
@@ -466,13 +452,13 @@ def waitAll(deferreds, timeout=None):
 def _wait(deferreds, timeout, partial=False):
     worker = getcurrent()
     if type(worker) is not _Worker:
-        return _waitInThread(deferreds, timeout, partial)
+        return waitInThread(deferreds, timeout, partial)
     watch = worker.bridge.watch
     armed, watch.armed = watch.armed, False
     try:
         pending = _Pending(worker, len(deferreds))
         if partial:
-            pending.results = [_LATE] * len(deferreds)
+            pending.results = [LATE] * len(deferreds)
         for index, deferred in enumerate(deferreds):
             deferred.addBoth(pending.fired, index)
         if pending.left:
@@ -486,7 +472,7 @@ def _wait(deferreds, timeout, partial=False):
                 if not (partial and type(error) is TimeoutError):
                     raise
         pending.worker = None
-        return [_late() if result is _LATE else result for result in pending.results]
+        return [late() if result is LATE else result for result in pending.results]
     finally:
         watch.armed = armed
 
@@ -496,10 +482,10 @@ def _park(worker, pending, timeout):
     reactor = bridge.reactor
     left = worker.deadline - bridge.seconds()
     if left <= 0:
-        raise _timeUp(None)
+        raise timeUp(None)
     if timeout is not None and timeout < left:
         if timeout <= 0:
-            raise _timeUp(timeout)
+            raise timeUp(timeout)
         pending.timer = reactor.callLater(timeout, pending.expired, timeout)
     # The request's own time needs no timer for each wait, which would cost more than many waits last.
     if bridge._sweeping is None:
@@ -515,49 +501,6 @@ def _park(worker, pending, timeout):
         watch.armed = armed
 
 
-def _timeUp(timeout):
-    if timeout is None:
-        return DeadlineExceeded("the time for this request is up")
-    return TimeoutError(f"no answer within {timeout:g} s")
-
-
-def _late():
-    return Failure(TimeoutError("no answer in time"))
-
-
-def _waitInThread(deferreds, timeout, partial):
-    bridge = getattr(_thread, "bridge", None)
-    if bridge is None or not _thread.mayWait:
-        raise WaitError(
-            "wait() works only inside a policy function or a module's check(), "
-            "not in start(), stop(), hashArg() or a callback"
-        )
-    answers: queue.SimpleQueue = queue.SimpleQueue()
-
-    def attach():
-        for index, deferred in enumerate(deferreds):
-            deferred.addBoth(lambda result, index=index: answers.put((index, result)))
-
-    bridge.reactor.callFromThread(attach)
-    ends = _thread.deadline
-    if timeout is not None and bridge.reactor.seconds() + timeout < ends:
-        ends = bridge.reactor.seconds() + timeout
-    else:
-        timeout = None
-    results = [_LATE] * len(deferreds)
-    for _ in deferreds:
-        try:
-            index, result = answers.get(timeout=max(0.0, ends - bridge.reactor.seconds()))
-        except queue.Empty:
-            for deferred in deferreds:
-                bridge.reactor.callFromThread(deferred.cancel)
-            if timeout is None or not partial:
-                raise _timeUp(timeout) from None
-            break
-        results[index] = result
-    return [_late() if result is _LATE else result for result in results]
-
-
 def inReactor(method):
     """
     For methods that policy and module code calls: run in the reactor's thread, never interrupted half-way.
@@ -568,8 +511,8 @@ def inReactor(method):
 
     @functools.wraps(method)
     def call(self, *arguments, **keywords):
-        if type(getcurrent()) is not _Worker and getattr(_thread, "bridge", None) is not None:
-            return _callFromThread(functools.partial(method, self, *arguments, **keywords))
+        if type(getcurrent()) is not _Worker and getattr(threadLocal, "bridge", None) is not None:
+            return callFromThread(functools.partial(method, self, *arguments, **keywords))
         watch = self.bridge.watch
         armed, watch.armed = watch.armed, False
         try:
@@ -578,19 +521,3 @@ def inReactor(method):
             watch.armed = armed
 
     return call
-
-
-def _callFromThread(function):
-    bridge, deadline, request = _thread.bridge, _thread.deadline, _thread.request
-    answer: queue.SimpleQueue = queue.SimpleQueue()
-
-    def begin():
-        left = max(0.0, deadline - bridge.reactor.seconds())
-        bridge.run(function, timeout=left, request=request).addBoth(answer.put)
-
-    bridge.reactor.callFromThread(begin)
-    try:
-        results = [answer.get(timeout=max(0.0, deadline - bridge.reactor.seconds()) + 1)]
-    except queue.Empty:
-        raise DeadlineExceeded("the time for this request is up") from None
-    return _outcome(results)

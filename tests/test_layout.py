@@ -68,6 +68,8 @@ ORDER = [
     ),
     *(
         "watchdog",
+        "outcome",
+        "threadwait",
         "bridge",
         "epoll",
         "logs",
