@@ -173,6 +173,9 @@ class Session(SMTPClient):
         line = text.encode("utf-8")
         if b"\r" in line or b"\n" in line:
             raise ValueError(f"no line of SMTP: {text!r}")
+        if self.clearLineBuffer():  # it would be taken for the reply to this, and each later one for the next
+            self._broken("talks out of turn")
+            return
         self.sendLine(line)
 
     def lineReceived(self, line):

@@ -307,6 +307,44 @@ def test_oddReplies():
         assert asking.heard.verdict is None, code
 
 
+@pytest.mark.parametrize(
+    ("before", "early", "stage"),
+    [
+        (b"", b"220 host\r\n220 host\r\n", "EHLO"),
+        (b"", b"220 host\r\n421 busy\r\n", "EHLO"),
+        (b"", b"220 host\r\n250-ho", "EHLO"),
+        (b"220 host\r\n", EHLO + b"250 ok\r\n", "MAIL"),
+        (b"220 host\r\n", b"250 host\r\n250 SIZE 1000\r\n", "MAIL"),
+    ],
+)
+def test_outOfTurn(before, early, stage):
+    """
+    Who replies to what was not said yet is left: each later reply would be taken for that to another command.
+    """
+    asking = Asking().connect()
+    asking.protocol.dataReceived(before)
+    asking.transport.take()
+    asking.protocol.dataReceived(early)
+    assert asking.heard == ("connection", None, f"{stage}: talks out of turn", None)
+    assert asking.transport.take() == b""
+    assert asking.transport.aborted
+    asking.hangUp()
+    assert asking.prober.underWay == 0
+    assert not asking.reactor.getDelayedCalls()
+
+
+def test_outOfTurnAfterYes():
+    """
+    What a host has said before it talks out of turn is told; a farewell of its own after the last reply is none.
+    """
+    asking = Asking(BOTH).connect().greet()
+    asking.protocol.dataReceived(b"250 ok\r\n421 bye\r\n")
+    assert asking.heard == ("RCPT", True, "RCPT: 250 ok", None)
+    asking = Asking().connect().greet()
+    asking.protocol.dataReceived(b"550 5.1.1 unknown\r\n421 bye\r\n")
+    assert asking.heard == ("RCPT", False, "RCPT: 550 5.1.1 unknown", None)
+
+
 def test_noConnection():
     """
     A refused connection is told apart from one that does not come about.
