@@ -30,6 +30,7 @@ _MINUTE = 60.0
 # So many different hosts that cannot be reached, one after the other, are no accident.
 _UNREACHED = 10
 _REMEMBERED = 10_000
+_STOPS = "the server stops"
 
 
 class Limits(NamedTuple):
@@ -65,6 +66,7 @@ class Prober:
         self.asked = self.underWay = 0
         self._places = OrderedDict()
         self._attempts = set()
+        self._isStopped = False
 
     def status(self):
         """
@@ -104,13 +106,14 @@ class Prober:
 
     def stop(self):
         """
-        End all sessions.
+        End all sessions, and begin none: who is told so would ask the next host.
         """
+        self._isStopped = True
         for place in self._places.values():
             while place.waiting:
-                place.waiting.popleft()[0].end("the server stops")
+                place.waiting.popleft()[0].end(_STOPS)
         for attempt in list(self._attempts):
-            attempt.giveUp("the server stops")
+            attempt.giveUp(_STOPS)
 
     @inReactor
     def ask(self, address, call, limits=ORDINARY, name=""):
@@ -120,6 +123,8 @@ class Prober:
         @param address: of IPv4 or IPv6, as text; C{name} is the host's, for TLS.
         @return: a Deferred of what was L{Heard}; it does not fail.
         """
+        if self._isStopped:
+            return succeed(Heard("limit", None, _STOPS))
         now = self.reactor.seconds()
         place = self._place(address, now)
         if place is None or self.underWay >= MOST:

@@ -409,6 +409,22 @@ def test_perMinute():
     assert Asking(prober=first.prober, limits=Limits(2, 2)).heard is None
 
 
+def test_stop():
+    """
+    Sessions, and what waits for one, end when the server stops; nobody is asked after that.
+    """
+    prober = Prober(Bridge(MemoryReactorClock()))
+    asking = [Asking(prober=prober, limits=Limits(1)) for _ in range(2)]
+    asking[0].connect().greet()
+    prober.stop()
+    asking[0].hangUp()
+    asking.append(Asking(prober=prober, address="192.0.2.2"))
+    assert [one.heard.text for one in asking] == ["RCPT: the server stops", *["the server stops"] * 2]
+    assert len(prober.reactor.tcpClients) == 1
+    assert prober.underWay == 0
+    assert not prober.reactor.getDelayedCalls()
+
+
 def test_reached():
     """
     It is known whether lately another host of the same kind, public or private, has greeted us.
