@@ -257,7 +257,7 @@ class SPF(Check):
             silent=self.prospective is not None,
             wording=self._wording,
         )
-        if decisive.result == "temperror" or doubt:
+        if doubt or any(one is not None and one.result == "temperror" for one in (decisive, byHelo)):
             return code, verdict, _TROUBLE
         return (code, verdict, max(_SHORTEST, decisive.ttl)) if code < 0 else (code, verdict)
 

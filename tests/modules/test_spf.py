@@ -145,6 +145,13 @@ class ResultTests(SPFCase):
             (self.check.cachePositive, self.check.cacheUnknown, self.check.cacheNegative),
         )
 
+    def test_keptInDoubt(self):
+        """
+        Trouble with HELO is kept for seconds, too, whatever the sender is: HELO may be refused when it is known.
+        """
+        for mailFrom in (PASS, FAIL, NONE):
+            self.assertEqual(30, self.start(mailFrom, TEMPERROR, checkHelo=True).ask()[-1], mailFrom)
+
     def test_rubbish(self):
         """
         A request without attributes, or with rubbish in them, has no result.
