@@ -5,7 +5,7 @@ Does a name or an address lead anywhere in the DNS, and back?
 from itertools import pairwise
 from typing import Literal
 
-from ppolicy.address import address, isAddress
+from ppolicy.address import address, aLabels, isAddress
 from ppolicy.check import Check, parameter
 from ppolicy.dns import reverseName
 from ppolicy.errors import DNSError
@@ -79,6 +79,8 @@ class Resolve(Check):
         try:
             for start, end in pairwise(self._steps):
                 found = self._translated(found[:_MOST], start, end, families, troubles)
+                if not found and troubles:  # what could not be looked up may have one
+                    raise troubles[0]
                 if not found:
                     return -1, f"{' -> '.join(way)} has no {end}"
                 way.append(" ".join(found[:3]))
@@ -95,7 +97,6 @@ class Resolve(Check):
         What some values are translated to.
 
         @param troubles: gets the L{DNSError}s of those that could not be translated.
-        @raises DNSError: when that is why there is nothing.
         """
         if start == "ip":
             questions = [(reverseName(value), "PTR") for value in values]
@@ -103,14 +104,12 @@ class Resolve(Check):
             kinds = ("MX",) if end == "mx" else families
             questions = [(value, kind) for value in values for kind in kinds]
         answers = self.dns.lookupAll(questions)
-        failed = [answer for answer in answers if isinstance(answer, DNSError)]
+        troubles += [answer for answer in answers if isinstance(answer, DNSError)]
         records = [one for answer in answers if not isinstance(answer, DNSError) for one in answer.records]
         if end == "mx":
-            records = [host for _, host in records if host]  # the null MX takes no mail: RFC 7505
-        if failed and not records:
-            raise failed[0]
-        troubles += failed
-        return list(dict.fromkeys(records))
+            records = [host for _, host in records]
+        # The root is no host, and as a mail host it takes no mail: RFC 7505.
+        return [one for one in dict.fromkeys(records) if one]
 
     def _same(self, one, other):
-        return one == other if self._steps[0] == "name" else address(one) == address(other)
+        return aLabels(one) == other if self._steps[0] == "name" else address(one) == address(other)

@@ -25,6 +25,11 @@ RECORDS = {
     "null.example.net": {"A": ["192.0.2.6"], "MX": [(0, "")]},
     "half.example.net": {"A": DNSError("SERVFAIL"), "AAAA": ["2001:db8::1"]},
     "halftrouble.example.net": {"A": DNSError("SERVFAIL"), "AAAA": []},
+    "halfnameless.example.net": {"A": ["192.0.2.7"], "AAAA": DNSError("SERVFAIL")},
+    "9.2.0.192.in-addr.arpa": {"PTR": [""]},
+    "10.2.0.192.in-addr.arpa": {"PTR": ["xn--bcher-kva.example.net"]},
+    "xn--bcher-kva.example.net": {"A": ["192.0.2.10"]},
+    "bücher.example.net": {"A": ["192.0.2.10"]},
 }
 
 
@@ -39,7 +44,14 @@ class ResolveTests(SynchronousTestCase):
         1 when every step finds something, and leads back where it should; -1 when not; 0 when nobody can say.
         """
         for kind, cases in {
-            "ip->name": {"192.0.2.1": 1, "192.0.2.7": -1, "192.0.2.8": -1, "192.0.2.3": 0, "2001:db8::1": 1},
+            "ip->name": {
+                "192.0.2.1": 1,
+                "192.0.2.7": -1,
+                "192.0.2.8": -1,
+                "192.0.2.3": 0,
+                "192.0.2.9": -1,
+                "2001:db8::1": 1,
+            },
             "name->ip": {
                 "mail.example.net": 1,
                 "Mail.Example.NET.": 1,
@@ -67,7 +79,13 @@ class ResolveTests(SynchronousTestCase):
                 "192.0.2.5": 0,
                 "192.0.2.6": 1,
             },
-            "name->ip->name": {"mail.example.net": 1, "other.example.net": -1, "trouble.example.net": 0},
+            "name->ip->name": {
+                "mail.example.net": 1,
+                "Bücher.example.net": 1,
+                "other.example.net": -1,
+                "trouble.example.net": 0,
+                "halfnameless.example.net": 0,
+            },
             "ip1->name->ip2": {"192.0.2.1": 1, "192.0.2.4": 1, "192.0.2.2": -1, "192.0.2.5": 0},
             "ip->name->mx": {"192.0.2.1": 1, "192.0.2.6": -1, "192.0.2.2": -1, "192.0.2.5": 0},
             "name1->ip->name2": {"mail.example.net": 1, "half.example.net": 1, "nowhere.example.net": -1},
