@@ -145,7 +145,7 @@ class UDPTests(Asking):
             yield DeferredList([self.ask() for _ in range(50)])
         numbers, ports = zip(*self.answering.ids, strict=True)
         self.assertGreater(len(set(numbers)), 390)  # 1.2 pairs of 65536 are expected
-        self.assertGreaterEqual(len(set(ports)), 40)
+        self.assertGreaterEqual(len(set(ports)), 35)  # of 40: a port may be given out again
         self.assertGreater(max(numbers), 60000)
         self.assertLess(min(numbers), 5000)
 
@@ -200,10 +200,14 @@ class UDPTests(Asking):
         A try ends after its time; one that may take less ends earlier.
         """
         self.answering.personality = "silence"
-        for seconds, least, most in ((9, 0.3, 0.6), (0.1, 0.1, 0.28)):
+        for most, seconds in ((0.3, 3600), (3600, 0.3)):
+            self.patch(nameserver, "TRY", most)
             begin = reactor.seconds()
-            yield self.assertFails("no answer in time", DNSTimeout, seconds=seconds)
-            self.assertTrue(least <= reactor.seconds() - begin < most, reactor.seconds() - begin)
+            results = []
+            self.ask(seconds=seconds).addBoth(results.append)
+            yield self.until(lambda results=results: results, 30)
+            self.assertEqual(DNSTimeout, results[0].type)
+            self.assertLessEqual(0.3, reactor.seconds() - begin)
 
     @inlineCallbacks
     def test_late(self):
