@@ -73,7 +73,8 @@ class NameServer:
 
         @param wire: a name, C{kind} a type, as in L{ppolicy.dnsmessage.question}.
         @param done: called with the L{Reply}, or with a L{DNSError}: L{DNSTimeout} after so many seconds, at most
-            L{TRY}. It must not raise anything. A Deferred would take half as long as the rest of a question.
+            L{TRY}, over UDP and TCP together. It must not raise anything. A Deferred would take half as long as
+            the rest of a question.
         """
         if self._stopped or self.underWay >= MOST:
             reason = "is not asked any more" if self._stopped else f"{MOST} questions are under way already"
@@ -206,7 +207,7 @@ class NameServer:
                 self.failed(question, error)
 
     def _askOverTCP(self, question):
-        wire, kind, done, _ = question
+        wire, kind, done, deadline = question
         if len(self._overTCP) >= CONNECTIONS:
             self.underWay -= 1
             done(DNSError(f"{self}: {CONNECTIONS} questions over TCP are under way already", later=True))
@@ -219,7 +220,7 @@ class NameServer:
 
         asked = TCPQuestion(self, wire, kind, over)
         self._overTCP.add(asked)
-        asked.begin(TRY)
+        asked.begin(max(0.0, deadline - self.reactor.seconds()))
 
     # Is it there?
 

@@ -394,6 +394,19 @@ class TCPTests(Asking):
             self.assertEqual(set(), self.server._overTCP)
 
     @inlineCallbacks
+    def test_time(self):
+        """
+        A question that goes on over TCP has no more time than it was given.
+        """
+        self.patch(nameserver, "TRY", 3600)
+        self.answering.personality = "truncated, TCP hangs"
+        results = []
+        self.ask(seconds=0.3).addBoth(results.append)
+        yield self.until(lambda: results, 30)
+        self.assertEqual(DNSTimeout, results[0].type)
+        self.assertEqual(1, len(self.answering.overTCP))
+
+    @inlineCallbacks
     def test_refused(self):
         """
         Where nobody listens for TCP a truncated reply is trouble.
