@@ -64,7 +64,14 @@ class Guard:
         address = _plain(address)
         if any(address in network for network in self._allowed):
             return False
-        return self.isOwnName(str(address)) or address.is_loopback or address.is_unspecified or isLocal(address)
+        return self.isOwnName(str(address)) or _isAnybodys(address) or isLocal(address)
+
+    def isSurelyOwn(self, host, addresses):
+        """
+        Is this host, with these addresses, ourselves, by its name or an address that no other host has? Whoever
+        owns a domain may say that it has an address of loopback.
+        """
+        return self.isOwnName(host) or any(self.isOwn(one) and not _isAnybodys(_plain(one)) for one in addresses)
 
     def refuses(self, address):
         """
@@ -91,6 +98,13 @@ def _plain(address):
         if address in _NAT64:
             return ip_address(int(address) & 0xFFFFFFFF)
     return address
+
+
+def _isAnybodys(address):
+    """
+    Does every host have this address?
+    """
+    return address.is_loopback or address.is_unspecified
 
 
 def isLocal(address):
@@ -174,7 +188,8 @@ def _targets(hosts, found, guard, most, lacking=False):
     ]
     better = [(preference, host) for preference, host in hosts if not own or preference < min(own)]
     targets = [(host, address) for _, host in better for address in found[host] if not guard.refuses(address)]
-    if not better:
+    isOwn = not better and any(guard.isSurelyOwn(host, found[host]) for _, host in hosts)
+    if isOwn:
         reason = "this host itself takes its mail"
     elif not targets:
         reason = "its mail hosts have no public address"
@@ -183,7 +198,7 @@ def _targets(hosts, found, guard, most, lacking=False):
     names = list(dict.fromkeys(host for _, host in hosts))
     targets = _eachHostFirst(targets)[:most]
     isWhole = not lacking and {host for host, _ in targets} == set(names)
-    return MailHosts(True, reason, targets, names, isWhole, isOwn=not better)
+    return MailHosts(True, reason, targets, names, isWhole, isOwn=isOwn)
 
 
 def _eachHostFirst(targets):

@@ -154,13 +154,20 @@ def test_manyWithoutAddress():
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "127.9.9.9", "::ffff:127.0.0.1", "0.0.0.0", "::"])
 def test_ourAddress(address):
     """
-    We never ask ourselves, whatever else is allowed.
+    We never ask ourselves, whatever else is allowed. That a host has an address that every host has does not mean
+    that we take its mail; better hosts are asked.
     """
     kind = "AAAA" if ":" in address else "A"
     for allowed in (False, True):
-        result = found({"example.net": {kind: [address]}}, guard=Guard(allowPrivate=allowed))
+        records, guard = {"example.net": {kind: [address]}}, Guard(allowPrivate=allowed)
+        result = found(records, guard=guard)
+        assert (result.exists, result.targets, result.isOwn) == (True, [], False)
+        assert result.reason == "its mail hosts have no public address"
+        result = found(records, guard=Guard(["EXAMPLE.net"], allowed))
         assert (result.exists, result.targets, result.isOwn) == (True, [], True)
         assert result.reason == "this host itself takes its mail"
+        records |= {"example.org": {"MX": [(5, "a.example"), (6, "example.net")]}, "a.example": {"A": [ONE]}}
+        assert targets(records, domain="example.org", guard=guard) == [("a.example", ONE)]
 
 
 def test_ourName():
@@ -229,7 +236,7 @@ def test_literal():
     """
     assert targets({}, domain=f"[{ONE}]") == [(ONE, ONE)]
     assert targets({}, domain=f"[ipv6:{SIX}]") == [(SIX, SIX)]
-    assert found({}, domain="[127.0.0.1]").isOwn
+    assert found({}, domain="[127.0.0.1]").targets == []
     assert not found({}, domain="[9.9.9.999]").exists
 
 

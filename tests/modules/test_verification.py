@@ -20,6 +20,8 @@ RECORDS = {
     "null.example": {"MX": [(0, "")]},
     "trouble.example": DNSTimeout("no name server answers"),
     "private.example": {"A": ["10.0.0.1"]},
+    "loopback.example": {"MX": [(0, "localhost.example")]},
+    "localhost.example": {"A": ["127.0.0.1"]},
     "own.example": {"MX": [(0, "us.example")]},
     "us.example": {"A": [THREE]},
 }
@@ -126,6 +128,7 @@ def test_noAttribute():
         ("nowhere.example", -2, "nowhere.example does not exist"),
         ("trouble.example", 0, "the mail hosts of trouble.example are not known: no name server answers"),
         ("private.example", 0, "its mail hosts have no public address"),
+        ("loopback.example", 0, "its mail hosts have no public address"),
     ],
 )
 def test_noHosts(vtype, domain, expected, text):
