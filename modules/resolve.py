@@ -72,8 +72,9 @@ class Resolve(Check):
         value = self._value(data)
         if not value:
             return 0, f"{self.param} is empty"
-        if isAddress(value) != (self._steps[0] == "ip"):
-            return -1, f"{value} is no {'IP address' if self._steps[0] == 'ip' else 'name'}"
+        isIP = self._steps[0] == "ip"
+        if isAddress(value) != isIP or (isIP and "%" in value):  # of interfaces the DNS knows nothing
+            return -1, f"{value} is no {'IP address' if isIP else 'name'}"
         families = _FAMILIES[address(value).version] if self._mustLeadBack and isAddress(value) else ("A", "AAAA")
         found, way, troubles = [value], [value], []
         try:

@@ -129,6 +129,7 @@ class ResolveTests(SynchronousTestCase):
         """
         self.assertEqual((-1, "192.0.2.1 is no name"), self.ask("192.0.2.1", "name->ip"))
         self.assertEqual((-1, "mail.example.net is no IP address"), self.ask("mail.example.net", "ip->name"))
+        self.assertEqual((-1, "fe80::1%eth0 is no IP address"), self.ask("fe80::1%eth0", "ip->name"))
 
     def test_bound(self):
         """
