@@ -45,9 +45,10 @@ class Verification(Check):
     certificate.
 
     A no is only what is said about the address: a domain that does not exist or takes no mail (RFC 7505), no
-    connection to any host while others can be reached, or a 5xx that says so (RFC 3463, 3.2; 550, 551 and 553
-    without a code of their own). Whatever is said of us, our address or a policy (5.7.x), every 4xx, a time-out, a
-    hang-up or trouble with the DNS is unknown. An answer that comes too late is kept for the next request.
+    connection to any host while others can be reached, or a 5xx that says so (RFC 3463, 3.2; without such a code
+    550, 551 and 553 whose text speaks of a user or mailbox). Whatever is said of us, our address or a policy
+    (5.7.x), every 4xx, a time-out, a hang-up or trouble with the DNS is unknown. An answer that comes too late is
+    kept for the next request.
 
     A host that takes an address that cannot exist takes any: 'user' then goes no further than 4.
 

@@ -18,8 +18,15 @@ _ABOUT_US = re.compile(
     r"|\bspf\b|dmarc|dkim|\bptr\b|reverse|r?dns\b|grey|gray|sender|client|host ?name|helo|ehlo|verif"
     r"|relay(?! recipient)|call-?out|call-?back|null|bounce|empty|return path|auth|\btls\b|encrypt"
     r"|\brate\b|too many|too fast|limit|quota|\bfull\b|storage|temporar|try again|later|rejected for"
-    r"|your (?:ip|server|network|domain)|content"
-    r"|not allowed to|permi(?:t|ssion)|prohibit|virus|administrat|trust",
+    r"|your (?:ip|server|network|domain|host|country|address|message|e?-?mail)|content"
+    r"|not allowed to|permi(?:t|ssion)|prohibit|virus|administrat|trust"
+    r"|\bip\b|\bhost\b|dynamic|dial-?up|mail ?from|fail|disabled|suspend|inactive",
+    re.IGNORECASE,
+)
+# Words by which a host without enhanced codes shows that it means the recipient: 550 alone may be anything.
+_ABOUT_IT = re.compile(
+    r"user|mail ?box|inbox|recipient|account|address|alias|unknown|exist|no such|not found|unrout|nobody"
+    r"|by that name|local part",
     re.IGNORECASE,
 )
 
@@ -45,7 +52,7 @@ def taken(code, text, address=""):
     5xx that speaks of us, the sender or its rules   unknown  RFC 5321, 7.8 and 4.2.2: 550 is that too
     5xx with 5.1.0, 1, 2, 3, 6, 10                   no       RFC 3463, 3.2; RFC 7505, 4.2
     5xx with any other 5.x.y                         unknown  5.2.x: it exists; 5.1.7, 5.1.8: the sender
-    550, 551, 553 without such a code                no       RFC 5321, 4.2.2, 3.4
+    550, 551, 553 without a code, of the recipient   no       RFC 5321, 4.2.2, 3.4
     anything else                                    unknown
     ===============================================  =======  ===================================
 
@@ -63,4 +70,4 @@ def taken(code, text, address=""):
     if codes:
         subject, detail = codes[0]
         return False if subject == "1" and detail in _NO_ADDRESS else None
-    return False if code in _NO_CODES else None
+    return False if code in _NO_CODES and _ABOUT_IT.search(text) else None
