@@ -34,8 +34,8 @@ class Dnsbl(BlocklistCheck):
     Examples:
         # Spamhaus: known sources of spam, broken into machines, addresses that must not send mail
         modules['zen'] = ('Dnsbl', {'dnsbl': 'ZEN'})
-        # clients that are known to be good
-        modules['dnswl'] = ('Dnsbl', {'dnsbl': 'DNSWL'})
+        # clients that dnswl.org trusts highly; DNSWL alone has those whom it merely knows as well
+        modules['dnswl'] = ('Dnsbl', {'dnsbl': 'DNSWL_HI'})
         # is the domain of the HELO name one of spammers?
         modules['dbl'] = ('Dnsbl', {'dnsbl': 'DBL', 'param': 'helo_name'})
     """

@@ -202,6 +202,29 @@ def _zen(name, codes, default=False):
     )
 
 
+_TRUST = (
+    Code("127.0.2-255.0", "known, no trust", -0.0001),
+    Code("127.0.2-255.1", "low trust", -0.7),
+    Code("127.0.2-255.2", "medium trust", -2.3),
+    Code("127.0.2-255.3", "high trust", -5.0),
+)
+
+
+def _dnswl(name, codes, default=False):
+    return BlockList(
+        name,
+        "list.dnswl.org",
+        "white",
+        codes,
+        ("127.0.0.255", "127.0.10.*"),
+        selftest="negative-only",  # its test point has 127.0.10.0, with which it refuses to answer as well
+        ipv6=True,
+        note="who asks too much gets 127.0.0.255 or 127.0.10.x for everything",
+        source=_SPAMASSASSIN,
+        default=default,
+    )
+
+
 def _plain(name, zone, score, meaning, source, codes="127.0.0.2", **more):
     return BlockList(name, zone, "client", (Code(codes, meaning, score),), source=source, **more)
 
@@ -236,23 +259,8 @@ _ALL = (
         selftest="negative-only",
         source=_SPAMASSASSIN,
     ),
-    BlockList(
-        "DNSWL",
-        "list.dnswl.org",
-        "white",
-        (
-            Code("127.0.2-255.0", "known, no trust", -0.0001),
-            Code("127.0.2-255.1", "low trust", -0.7),
-            Code("127.0.2-255.2", "medium trust", -2.3),
-            Code("127.0.2-255.3", "high trust", -5.0),
-        ),
-        ("127.0.0.255", "127.0.10.*"),
-        selftest="negative-only",  # its test point has 127.0.10.0, with which it refuses to answer as well
-        ipv6=True,
-        note="who asks too much gets 127.0.0.255 or 127.0.10.x for everything",
-        source=_SPAMASSASSIN,
-        default=True,
-    ),
+    _dnswl("DNSWL", _TRUST, default=True),
+    *(_dnswl(f"DNSWL_{level}", (code,)) for level, code in zip(("NONE", "LOW", "MED", "HI"), _TRUST, strict=True)),
     BlockList(
         "IADB_VOUCHED",
         "iadb.isipp.com",
@@ -434,10 +442,6 @@ DEAD = {
 _RENAMED = {
     "BL_SPAMCOP_NET": "SPAMCOP",
     "UCEPROTECTL1": "UCEPROTECT1",
-    "DNSWL_NONE": "DNSWL",
-    "DNSWL_LOW": "DNSWL",
-    "DNSWL_MED": "DNSWL",
-    "DNSWL_HI": "DNSWL",
 }
 # How names of that catalogue begin whose list is dead.
 _DEAD_NAMES = (

@@ -86,6 +86,9 @@ def test_catalogue(one):
         ("PBL", "127.0.0.10", ["PBL"]),
         ("DNSWL", "127.0.5.3", ["high"]),
         ("DNSWL", "127.0.5.4", []),
+        ("DNSWL_HI", "127.0.5.3", ["high"]),
+        ("DNSWL_HI", "127.0.5.0", []),
+        ("DNSWL_NONE", "127.0.5.0", ["known"]),
         ("SURBL", "127.0.0.24", ["domain of phishers", "domain with malware"]),
         ("MAILSPIKE", "127.0.0.20", []),
         ("MAILSPIKE_WHITE", "127.0.0.10", []),
@@ -141,7 +144,8 @@ def test_refusal(name, addresses, word):
         ("RCVD_IN_BL_SPAMCOP_NET", "SPAMCOP"),
         ("SBLXBL", "SBLXBL"),
         ("UCEPROTECTL1", "UCEPROTECT1"),
-        ("RCVD_IN_DNSWL_HI", "DNSWL"),
+        ("RCVD_IN_DNSWL_HI", "DNSWL_HI"),
+        ("list.dnswl.org", "DNSWL"),
     ],
 )
 def test_found(name, found):

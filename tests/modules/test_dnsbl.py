@@ -90,6 +90,14 @@ class DnsblTests(SynchronousTestCase):
         code, info = self.ask(check)
         self.assertEqual((1, -5.0), (code, info["score"]))
 
+    def test_trust(self):
+        """
+        Whom DNSWL merely knows is not one whom it trusts highly, which was a name of its own in 2.7.
+        """
+        for address, code in (("127.0.5.0", -1), ("127.0.5.2", -1), ("127.0.5.3", 1)):
+            check = self.check({"4.3.2.1.list.dnswl.org": {"A": [address]}}, dnsbl="RCVD_IN_DNSWL_HI")
+            self.assertEqual(code, self.ask(check)[0], address)
+
     def test_notAsked(self):
         """
         Nobody is asked about private and reserved addresses, nor a list about addresses that it does not know.
