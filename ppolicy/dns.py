@@ -6,11 +6,13 @@ as unknown.
 """
 
 from ppolicy.address import address as addressOf
-from ppolicy.bridge import wait, waitAll
-from ppolicy.errors import BackendError, DNSError
+from ppolicy.bridge import timeLeft, wait, waitAll
+from ppolicy.errors import BackendError, DNSError, DNSTimeout
 
 # Seconds that an answer holds at least, whatever its time to live.
 SHORTEST = 5
+# Seconds of a request's time that no look-up takes: a name that nobody answers for must not end the whole policy.
+_RESERVE = 0.5
 
 
 class Answer:
@@ -57,19 +59,25 @@ class Lookups:
         The same and wait: an L{Answer}.
 
         @param timeout: seconds, at most.
-        @raises DNSError: when nobody could say; L{DNSTimeout} is one.
-        @raises TimeoutError: after C{timeout}.
+        @raises DNSError: when nobody could say; it is a L{DNSTimeout} after C{timeout}, and a little before the
+            time for the request is up.
         """
-        return wait(self.ask(name, kind), timeout)
+        try:
+            return wait(self.ask(name, kind), _allowed(timeout))
+        except TimeoutError as error:
+            raise DNSTimeout(str(error)) from None
 
     def lookupAll(self, questions):
         """
-        Ask all at once and wait for all.
+        Ask all at once and wait for all, until a little before the time for the request is up.
 
         @param questions: (name, kind) of each.
         @return: for each of them an L{Answer}, or the L{DNSError}.
         """
-        answers = waitAll([self.ask(name, kind) for name, kind in questions])
+        answers = waitAll([self.ask(name, kind) for name, kind in questions], _allowed())
+        answers = [
+            DNSTimeout("no answer in time") if isinstance(answer, TimeoutError) else answer for answer in answers
+        ]
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, DNSError):
                 raise answer
@@ -128,8 +136,19 @@ class Ahead(Lookups):
         key = name.lower(), kind
         answer = self._known.get(key)
         if answer is None:
-            answer = self._known[key] = wait(self.ask(name, kind), timeout)
+            answer = self._known[key] = super().lookup(name, kind, timeout)
         return answer
+
+
+def _allowed(timeout=None):
+    """
+    Seconds that may be waited, at most C{timeout}; None for any.
+    """
+    left = timeLeft()
+    if left is None:
+        return timeout
+    left = max(left - _RESERVE, left / 2)
+    return left if timeout is None else min(timeout, left)
 
 
 def _orRaise(answer):

@@ -541,6 +541,30 @@ class LookupTests(Asking):
         self.assertIsInstance(second, DNSError)
         self.assertEqual(("192.0.2.1",), third.records)
 
+    def test_timeLeft(self):
+        """
+        A look-up ends before the time for the request is up, so that the policy can go on; and earlier when less
+        time is wanted.
+        """
+        question = NAME, "A"
+        for function, arguments, seconds in (
+            ("lookup", question, 4.6),
+            ("lookupAll", [[question, question]], 4.6),
+            ("lookup", (*question, 2), 2.1),
+            ("lookup", (*question, 9), 4.6),
+        ):
+            self.resolver(Scripted(Deferred()))
+            bridge = self.dns.bridge
+            result = waiting(bridge, getattr(self.dns, function), *arguments, timeout=5)
+            self.clock.pump([seconds - 0.2] + [0] * 3)
+            self.assertNoResult(result)
+            self.clock.pump([0.2] + [0] * 3)
+            if function == "lookupAll":
+                self.assertEqual([DNSTimeout] * 2, [type(one) for one in self.successResultOf(result)])
+            else:
+                self.failureResultOf(result, DNSTimeout)
+            bridge.stop()
+
     def test_addresses(self):
         """
         The addresses of both kinds; one half may be unknown when there is something in the other.

@@ -3,6 +3,7 @@ Tests for the Resolve check module.
 """
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from ppolicy.errors import ConfigError, DNSError, DNSTimeout
@@ -130,6 +131,20 @@ class ResolveTests(SynchronousTestCase):
         self.assertEqual((-1, "192.0.2.1 is no name"), self.ask("192.0.2.1", "name->ip"))
         self.assertEqual((-1, "mail.example.net is no IP address"), self.ask("mail.example.net", "ip->name"))
         self.assertEqual((-1, "fe80::1%eth0 is no IP address"), self.ask("fe80::1%eth0", "ip->name"))
+
+    def test_late(self):
+        """
+        What nobody answers is unknown before the time for the request is up: the policy goes on.
+        """
+        resolver = FakeResolver({})
+        resolver.ask = lambda name, kind: Deferred()
+        check = make("Resolve", param="client_address", type="ip->name->ip", dns=resolver)
+        check.start()
+        bridge = check.state.bridge
+        answer = waiting(bridge, check.check, {"client_address": "192.0.2.1"}, timeout=5)
+        bridge.reactor.pump([4.6, 0, 0])
+        self.assertEqual((0, "192.0.2.1: no answer in time"), self.successResultOf(answer))
+        bridge.stop()
 
     def test_bound(self):
         """
