@@ -99,8 +99,11 @@ class Prober:
 
     def reached(self, address, seconds):
         """
-        Has any host greeted us within so many seconds, public or private as this one is?
+        Has any host greeted us within so many seconds, public or private as this one is, and not all others been
+        out of reach since?
         """
+        if len(self._unreached) >= _UNREACHED:
+            return False
         last = self._greeted.get(ip_address(address).is_global)
         return last is not None and last >= self.reactor.seconds() - seconds
 

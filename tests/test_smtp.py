@@ -440,15 +440,18 @@ def test_reached():
 
 def test_noneReached():
     """
-    That no host can be reached any more, and not one host only, is a problem, until one greets us.
+    That no host can be reached any more, and not one host only, is a problem, until one greets us; a refused
+    connection means nothing then.
     """
-    prober = Asking().prober
+    prober = Asking().connect().greet().prober
     for _ in range(20):
         Asking(prober=prober).fail(TimeoutError())
     assert prober.status()["problem"] is None
     for number in range(1, 10):
+        assert prober.reached(HOST, 600)
         Asking(prober=prober, address=f"198.51.100.{number}").fail(TimeoutError())
     assert "port 25" in prober.status()["problem"]
+    assert not prober.reached(HOST, 600)
     Asking(prober=prober, address="192.0.2.99").connect().play(b"220 host\r\n", "EHLO mx.example.org")
     assert prober.status()["problem"] is None
 
