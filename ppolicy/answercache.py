@@ -49,6 +49,16 @@ class AnswerCache:
         octets = len(key[0]) + _AROUND + (sum(map(_octets, value.records)) if isinstance(value, Answer) else 0)
         self._entries[key] = expires, value, octets
         self.octets += octets
+        self._shrink()
+
+    def resize(self, size):
+        """
+        Keep so many from now on.
+        """
+        self.size = size
+        self._shrink()
+
+    def _shrink(self):
         while self._entries and (len(self._entries) > self.size or self.octets > OCTETS):
             self._remove(next(iter(self._entries)))
 

@@ -67,7 +67,7 @@ class Resolver(Lookups):
             if server not in servers:
                 server.stop()
         self.timeout = timeout
-        self.cache.size = size
+        self.cache.resize(size)
         self._trusted = _canonical(trusted)
 
     def status(self):

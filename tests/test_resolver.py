@@ -498,6 +498,18 @@ class ServerTests(Asking):
         self.dns.stop()
         self.assertEqual((1, 1, 1), (first.stopped, second.stopped, third.stopped))
 
+    def test_useSmaller(self):
+        """
+        A cache that is to be smaller is so at once; one for nothing is empty.
+        """
+        self.resolver(server := Scripted(Said(a())))
+        for name in ("a", "b", "c"):
+            self.ask(name)
+        for size in (2, 0):
+            self.dns.use([server], size, 3.0)
+            self.assertEqual(size, len(self.dns.cache))
+        self.assertEqual(0, self.dns.cache.octets)
+
     def test_useMeanwhile(self):
         """
         A question that is under way goes on with the new servers.
