@@ -11,6 +11,7 @@ from time import gmtime, strftime
 
 from ppolicy.check import Check, command, parameter
 from ppolicy.errors import BackendError, ParamError
+from ppolicy.mailheader import isFirst
 from ppolicy.senderpool import SenderPools
 
 # Parts of a local part that are another one in each mail: numbers and hashes behind a separator.
@@ -87,7 +88,9 @@ class Greylist(Check):
         "greylisting in progress: {seconds}s",
         "information for code -1, with {seconds}, {minutes} and {domain}, that of the recipient",
     )
-    header: bool = parameter(False, "give a header X-Greylist as information when a triplet passes first")
+    header: bool = parameter(
+        False, "give a header X-Greylist as information when a triplet passes first, once for a mail"
+    )
     privacyKey: str | None = parameter(None, "store hashes with this key, no addresses", secret=True)
     writeBehind: bool = parameter(
         True, "answer before the triplet is on disk: a crash may forget the last second, a clean stop nothing"
@@ -160,7 +163,7 @@ class Greylist(Check):
         except (BackendError, TimeoutError) as error:
             return 0, (f"greylisting is not possible: {error}", 0)
         known = max(0, int(expires - now))
-        if isFirstPass and self.header:
+        if isFirstPass and self.header and isFirst(data, "X-Greylist"):
             date = strftime("%a, %d %b %Y %H:%M:%S +0000", gmtime(now))
             return 1, (f"X-Greylist: delayed {int(now - first)} seconds by ppolicy; {date}", known), 0
         return 1, ("greylisting passed", known), known

@@ -3,10 +3,10 @@ What Postfix is told about an SPF result: a refusal, a header, or nothing.
 """
 
 import re
-import threading
-from collections import OrderedDict
 from typing import NamedTuple
 from urllib.parse import quote
+
+from ppolicy.mailheader import isFirst
 
 _DOT_ATOM = re.compile(r"[0-9A-Za-z!#$%&'*+/=?^_`{|}~-]+(?:\.[0-9A-Za-z!#$%&'*+/=?^_`{|}~-]+)*").fullmatch
 # RFC 2045, 5.1
@@ -16,8 +16,6 @@ _COMMENT_PAIR = re.compile(r"([()\\])")
 _ESCAPED = r"\\\1"
 # RFC 7372, 3.2: validation failed; an error was met while it was tried.
 _FAILED, _ERROR = "7.23", "7.24"
-# How many messages are remembered that have got their header.
-_MESSAGES = 10_000
 
 
 class Wording(NamedTuple):
@@ -89,7 +87,7 @@ class Verdict(_Three):
         if self.restriction is not None:
             return self.restriction, ""
         header = None if self.silent else self.header(data)
-        if header is None or not _isFirst(data, self.wording.header):
+        if header is None or not isFirst(data, self.wording.header):
             return "dunno", ""
         return "prepend", header
 
@@ -181,22 +179,3 @@ def _commented(text):
     A text as it may stand in a comment (RFC 5322, 3.2.2).
     """
     return _COMMENT_PAIR.sub(_ESCAPED, text)
-
-
-_headed: OrderedDict = OrderedDict()
-_lock = threading.Lock()  # a policy may run in a worker thread
-
-
-def _isFirst(data, kind):
-    """
-    Is this the recipient, of all that a message has, who is asked first? A request that Postfix sends again is.
-    """
-    instance = data.get("instance")
-    if not instance:
-        return True
-    here = data.get("protocol_state"), data.get("recipient")
-    with _lock:
-        first = _headed.setdefault((instance, kind), here)
-        if len(_headed) > _MESSAGES:
-            _headed.popitem(last=False)
-    return first == here

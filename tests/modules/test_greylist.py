@@ -515,6 +515,19 @@ class FeatureTests(SynchronousTestCase):
         )
         self.assertEqual((1, ("greylisting passed", 86400), 86400), self.check())
 
+    def test_oneHeader(self):
+        """
+        A mail to several recipients gets one header.
+        """
+        self.make(header=True)
+        recipients = [f"user{number}@example.org" for number in range(3)]
+        for recipient in recipients:
+            self.check(recipient=recipient, instance="1.1")
+        self.clock.advance(600)
+        texts = [self.check(recipient=one, instance="1.2")[1][0] for one in recipients]
+        self.assertEqual([True, False, False], [text.startswith("X-Greylist: ") for text in texts])
+        self.assertEqual("greylisting passed", texts[1])
+
     def test_noHeader(self):
         """
         Without header the first pass is as any other.

@@ -6,7 +6,7 @@ import copy
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ppolicy import spfanswer
+from ppolicy import mailheader
 from ppolicy.errors import ConfigError, DNSTimeout
 from ppolicy.reply import ReplyEncoder
 from ppolicy.testing import FakeResolver, make, waiting
@@ -47,7 +47,7 @@ class SPFCase(SynchronousTestCase):
     """
 
     def setUp(self):
-        spfanswer._headed.clear()
+        mailheader._headed.clear()
 
     def start(self, mailFrom=NONE, helo=NONE, names=(), **parameters):
         self.resolver = FakeResolver({"x.org": record(mailFrom), "helo.example": record(helo), **dict(names)})
@@ -282,7 +282,7 @@ class AnswerTests(SPFCase):
             ),
             ({"mailFrom": PASS, "headerType": None}, "alice@x.org", "dunno "),
         ):
-            spfanswer._headed.clear()
+            mailheader._headed.clear()
             with self.subTest(**parameters):
                 verb, text = self.start(**parameters).answer(sender=sender)
                 self.assertEqual(expected, f"{verb} {text}".replace('"', ""))
@@ -516,11 +516,11 @@ class MessageTests(SPFCase):
         """
         Of messages so many are remembered, the oldest is forgotten first.
         """
-        self.patch(spfanswer, "_MESSAGES", 3)
+        self.patch(mailheader, "_MAILS", 3)
         self.start(PASS)
         for number in range(5):
             self.answer(instance=str(number))
-        self.assertEqual([("2", "SPF"), ("3", "SPF"), ("4", "SPF")], list(spfanswer._headed))
+        self.assertEqual([("2", "SPF"), ("3", "SPF"), ("4", "SPF")], list(mailheader._headed))
 
 
 class WhitelistTests(SPFCase):
