@@ -22,6 +22,8 @@ _SRS = re.compile(r"^srs(?:0[-+=]|1[-+=][^=]+=(?P<host>[^=]+)=[-+=])[^=]+=[^=]+=
 # The IPv6 form of an IPv4 address begins so (RFC 4291, 2.5.5.2).
 _MAPPED = bytes(10) + b"\xff\xff"
 _NOBODY = None, None
+# Passes within so many seconds count as one: a single mail to many recipients is no reason to trust anybody.
+_TOGETHER = 3600
 _WHITELISTED = "greylisting is not needed, {} has passed often enough"
 
 
@@ -43,7 +45,7 @@ class Greylist(Check):
     counts by its network.
 
     With `whitelistAfter` a client's network whose mail has passed so often is greylisted no more, and neither
-    is a sender's domain from such a network, as long as it goes on writing.
+    is a sender's domain from such a network, as long as it goes on writing. Passes within an hour count as one.
 
     Ask at RCPT, and not for mail of your own users. Mail to postmaster is never greylisted (RFC 5321, 4.5.1).
     Who else is exempt is for the policy to say: ask a list or a whitelist of the DNS before.
@@ -205,8 +207,14 @@ class Greylist(Check):
 
     def _countPass(self, triplet):
         sender, _, network = triplet
-        self._countIn(self._clients, (network,))
-        self._countIn(self._domains, (sender.rpartition("@")[2], network))
+        earlier = self.state.clock() - _TOGETHER
+        for table, key in (
+            (self._clients, (network,)),
+            (self._domains, (sender.rpartition("@")[2], network)),
+        ):
+            row = table.get(self._stored(key))
+            if row is None or row["last"] <= earlier:
+                self._countIn(table, key)
 
     def _countIn(self, table, key):
         table.touch(self._stored(key), self.expiration, self.expiration, behind=self.writeBehind)

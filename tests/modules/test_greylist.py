@@ -411,6 +411,7 @@ class FeatureTests(SynchronousTestCase):
         self.make(whitelistAfter=3)
         for number in range(3):
             self.passing(sender=f"user{number}@domain{number}.example")
+            self.clock.advance(3000)
         text = "greylisting is not needed, 192.0.2.0/24 has passed often enough"
         found = self.check(sender="new@new.example", client_address="192.0.2.99")
         self.assertEqual((1, (text, 86400), 60), found)
@@ -428,6 +429,23 @@ class FeatureTests(SynchronousTestCase):
         for _ in range(5):
             self.check(sender="x@y.example")
         self.assertEqual(-1, self.check(sender="new@new.example")[0])
+
+    def test_passesTogether(self):
+        """
+        Passes within an hour, such as those of one mail to many recipients, count as one.
+        """
+        self.make(whitelistAfter=2)
+        recipients = [f"user{number}@example.org" for number in range(9)]
+        for recipient in recipients:
+            self.check(recipient=recipient)
+        self.clock.advance(600)
+        for recipient in recipients:
+            self.assertEqual(1, self.check(recipient=recipient)[0])
+        self.clock.advance(600)
+        self.assertEqual(-1, self.check(sender="new@new.example")[0])
+        self.clock.advance(3000)
+        self.assertEqual(1, self.check(sender="new@new.example")[0])
+        self.assertIn("passed often enough", self.check(sender="another@new.example")[1][0])
 
     def test_trustEnds(self):
         """
