@@ -2,11 +2,12 @@
 What Postfix tells about a mail: the attributes of a request (SMTPD_POLICY_README).
 """
 
-_EMPTY = """
-    protocol_state protocol_name client_address client_name client_port reverse_client_name server_address
-    server_port helo_name sender recipient queue_id instance etrn_domain stress sasl_method sasl_username
-    sasl_sender ccert_subject ccert_issuer ccert_fingerprint ccert_pubkey_fingerprint encryption_protocol
-    encryption_cipher tls_sni policy_context compatibility_level mail_version
+_ORDER = """
+    request protocol_state protocol_name client_address client_name client_port reverse_client_name server_address
+    server_port helo_name sender recipient recipient_count queue_id instance size etrn_domain stress sasl_method
+    sasl_username sasl_sender ccert_subject ccert_issuer ccert_fingerprint ccert_pubkey_fingerprint
+    encryption_protocol encryption_cipher encryption_keysize
+    tls_sni policy_context compatibility_level mail_version
 """
 _OTHERS = {
     "request": "smtpd_access_policy",
@@ -14,6 +15,6 @@ _OTHERS = {
     "size": "0",
     "encryption_keysize": "0",
 }
-# The name of each, as of Postfix 3.12, and how Postfix writes that it is nothing.
-ATTRIBUTES = dict.fromkeys(_EMPTY.split(), "") | _OTHERS
+# The name of each in the order of Postfix, as of 3.12, and how Postfix writes that it is nothing.
+ATTRIBUTES = dict.fromkeys(_ORDER.split(), "") | _OTHERS
 STATES = ("CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN", "XCLIENT")

@@ -10,6 +10,7 @@ from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 
+from ppolicy.attributes import ATTRIBUTES
 from ppolicy.errors import BrokenAnswer, DeadlineExceeded, Overload
 from ppolicy.logs import escaped, logFailure, prefix
 from ppolicy.policy import Factory
@@ -41,9 +42,11 @@ def parseRequest(block):
     The attributes of a request: C{name=value} lines without the blank line.
 
     What is no UTF-8 is kept as lone surrogates; a line without C{=} is skipped; of a repeated attribute the
-    last one counts. As ever, C{client_name=unknown} reads C{''} and addresses come without C{<>}.
+    last one counts. As ever, C{client_name=unknown} reads C{''} and addresses come without C{<>}. What this
+    Postfix does not send is empty: one without SASL or TLS leaves out their attributes, an older one some others.
     """
-    return _asEver(_attributes(block.decode("utf-8", "surrogateescape")))
+    attributes = _attributes(block.decode("utf-8", "surrogateescape"))
+    return _asEver(ATTRIBUTES | attributes) if attributes else attributes
 
 
 def parseWhole(data):
@@ -99,7 +102,7 @@ def _template(tail):
         return None
     if len(_tails) >= _TAILS:
         _tails.clear()
-    template = dict.fromkeys(_HEAD, "") | attributes
+    template = ATTRIBUTES | attributes  # which has those of the head, too
     if len(tail) < _TAIL_LENGTH:
         _tails[tail] = template
     return template

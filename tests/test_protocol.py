@@ -4,6 +4,7 @@ Tests for the policy delegation protocol: dialogues without sockets.
 
 import pytest
 
+from ppolicy.attributes import ATTRIBUTES
 from ppolicy.protocol import MAX_REQUEST, RECEIVE, parseRequest, parseWhole
 from tests.serving import POSTFIX, Serving, asked
 
@@ -63,9 +64,26 @@ def test_dialogue(echo, name):
 def test_asPostfixSendsIt(echo):
     """The fast way through the parser reads the same as the slow one."""
     wire = asked(**POSTFIX)
-    assert parseWhole(wire) == POSTFIX == parseRequest(wire[:-2])
-    assert list(parseWhole(wire)) == list(POSTFIX)
+    assert parseWhole(wire) == ATTRIBUTES | POSTFIX == parseRequest(wire[:-2])
+    assert [name for name in parseWhole(wire) if name in POSTFIX] == list(POSTFIX)
     assert echo.ask(wire) == warned("alice@example.net")
+
+
+@pytest.mark.parametrize("isWhole", [True, False])
+def test_lackingAttributes(tmp_path, isWhole):
+    """What a Postfix without SASL and TLS, or an older one, does not send is empty, however it is read."""
+    serving = Serving(
+        tmp_path,
+        "def check(factory, data, port):\n"
+        "    return 'WARN', repr([data['sasl_username'], data['ccert_subject'], data['policy_context']])\n",
+    )
+    lacking = ("sasl_", "ccert_", "encryption_", "policy_context", "compatibility_level", "mail_version")
+    wire = asked(**{name: value for name, value in POSTFIX.items() if not name.startswith(lacking)})
+    chunks = [wire] if isWhole else [wire[:50], wire[50:]]
+    protocol, transport = serving.connect()
+    for chunk in chunks:
+        protocol.dataReceived(chunk)
+    assert transport.value() == b"action=WARN ['', '', '']\n\n"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +100,7 @@ def test_asPostfixSendsIt(echo):
 def test_bothParsersAgree(changes, read):
     """Whatever the values are, the fast way is no other way."""
     wire = asked(**{**POSTFIX, **changes})
-    assert parseWhole(wire) == parseRequest(wire[:-2]) == {**POSTFIX, **changes, **read}
+    assert parseWhole(wire) == parseRequest(wire[:-2]) == {**ATTRIBUTES, **POSTFIX, **changes, **read}
 
 
 def test_notWhole():

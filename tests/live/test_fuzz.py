@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from ppolicy.attributes import ATTRIBUTES
+
 from .policyserver import Server
 from .wire import LARGEST, Wire, attributes, blocks, isPolicyRequest, longest, request
 
@@ -48,6 +50,7 @@ def expected(stream):
 def _answer(said):
     if not isPolicyRequest(said):
         return "dunno"
+    said = {name.encode(): nothing.encode() for name, nothing in ATTRIBUTES.items()} | said
     # As ever in ppolicy: an unknown name is none, and addresses come without their brackets.
     if said.get(b"client_name") == b"unknown":
         said[b"client_name"] = b""
