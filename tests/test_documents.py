@@ -229,7 +229,7 @@ def known():
         names |= set(Registry().find(kind).declared())
     for cls in (Factory, FakeResolver, Check):
         names |= {name for name in dir(cls) if not name.startswith("_")}
-    for module in ("address", "testing"):
+    for module in ("address", "mailheader", "testing"):
         names |= {name for name in vars(importlib.import_module(f"ppolicy.{module}")) if not name.startswith("_")}
     return names
 
