@@ -24,6 +24,8 @@ _MAPPED = bytes(10) + b"\xff\xff"
 _NOBODY = None, None
 # Passes within so many seconds count as one: a single mail to many recipients is no reason to trust anybody.
 _TOGETHER = 3600
+# A triplet that passed is in the cache for one part of so many of its life.
+_CACHED = 10
 _WHITELISTED = "greylisting is not needed, {} has passed often enough"
 
 
@@ -97,7 +99,9 @@ class Greylist(Check):
     writeBehind: bool = parameter(
         True, "answer before the triplet is on disk: a crash may forget the last second, a clean stop nothing"
     )
-    cachePositive: float = parameter(86400, "seconds a triplet that passed is kept in the cache", minimum=0)
+    cachePositive: float = parameter(
+        86400, "seconds a triplet that passed is kept in the cache, a tenth of expiration at most", minimum=0
+    )
     cacheUnknown: float = parameter(30, "seconds a database failure is kept in the cache", minimum=0)
     cacheNegative: float = parameter(0, "not used: a triplet that waits is looked up each time", minimum=0)
 
@@ -168,7 +172,8 @@ class Greylist(Check):
         if isFirstPass and self.header and isFirst(data, "X-Greylist"):
             date = strftime("%a, %d %b %Y %H:%M:%S +0000", gmtime(now))
             return 1, (f"X-Greylist: delayed {int(now - first)} seconds by ppolicy; {date}", known), 0
-        return 1, ("greylisting passed", known), known
+        # Mail that is answered from the cache does not make the triplet live longer.
+        return 1, ("greylisting passed", known), known // _CACHED
 
     def _pooled(self, data, triplet):
         """

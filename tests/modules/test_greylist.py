@@ -11,6 +11,7 @@ from ppolicy import senderpool
 from ppolicy.errors import BackendError, ConfigError, DNSTimeout
 from ppolicy.testing import FakeResolver, make, memoryState, waiting
 from tests.listing import Listing
+from tests.serving import Serving
 
 MAIL = {"sender": "alice@example.net", "recipient": "bob@example.org", "client_address": "192.0.2.1"}
 
@@ -49,11 +50,12 @@ class GreylistTests(SynchronousTestCase):
 
     def test_passes(self):
         """
-        A retry after the delay passes, and the answer may be cached as long as the triplet is known.
+        A retry after the delay passes, and the answer may be cached for a tenth of the time that the triplet is
+        known: mail that is answered from the cache does not prolong that.
         """
         self.check()
         self.clock.advance(600)
-        self.assertEqual((1, ("greylisting passed", 86400), 86400), self.check())
+        self.assertEqual((1, ("greylisting passed", 86400), 8640), self.check())
 
     def test_staysKnown(self):
         """
@@ -531,7 +533,7 @@ class FeatureTests(SynchronousTestCase):
             r"\AX-Greylist: delayed 600 seconds by ppolicy; "
             r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} 2001 \d\d:\d\d:\d\d \+0000\Z",
         )
-        self.assertEqual((1, ("greylisting passed", 86400), 86400), self.check())
+        self.assertEqual((1, ("greylisting passed", 86400), 8640), self.check())
 
     def test_oneHeader(self):
         """
@@ -881,3 +883,20 @@ class DamagedTests(Listing):
             code, (text, seconds) = yield self.ask(check, self.data())
             self.assertEqual((0, 0), (code, seconds))
             self.assertIn("greylisting is not possible: ", text)
+
+
+def test_livesOnBehindTheCache(tmp_path):
+    """
+    Who writes more often than `expiration` is never greylisted again, though most answers come from the cache.
+    """
+    serving = Serving(
+        tmp_path,
+        "modules = {'g': ('Greylist', {'delay': 60, 'mustRetry': 600, 'expiration': 7200})}\n"
+        "def check(factory, data, port):\n    return 'WARN', factory.check('g', data)[0]\n",
+    )
+    codes = []
+    for seconds in (0, 60, *[1200] * 12):
+        serving.clock.advance(seconds)
+        codes.append(serving.ask(**MAIL))
+    assert codes == ["action=WARN -1\n\n"] + ["action=WARN 1\n\n"] * 13
+    serving.generation.stop()
