@@ -66,7 +66,9 @@ class LimitCheck(Check):
         " several hosts share, each request waits in any case",
     )
     notify: Callable | None = parameter(
-        None, "a function (name, key, info, data), called in a thread once per key and period when it is over"
+        None,
+        "a function (name, key, info, data), called in a thread once per key and period when it is over, and once"
+        " when a soft limit is passed",
     )
     cachePositive: float = parameter(0, "not used: every request counts", minimum=0)
     cacheUnknown: float = parameter(0, "not used: every request counts", minimum=0)

@@ -286,7 +286,7 @@ class Charge:
     """
     One step on a row: count something.
 
-    @ivar isNoticed: note, once in a period, that a limit was passed.
+    @ivar isNoticed: note, once in a period, that a hard limit was passed, and likewise a soft one.
     """
 
     __slots__ = ("countsOver", "isNoticed", "limits", "n")
@@ -304,15 +304,17 @@ class Charge:
         limits = self.limits
         row = limits.row(row)
         told = limits.charge(row, self.n, self.countsOver, now)
-        over, soft = told[0], told[1]
+        passed = told[0] or told[1]
         changed, notifies = told[5], False
-        if (
-            self.isNoticed
-            and (over is not None or soft is not None)
-            and not now < row[1] <= now + limits.lives * 1000
-        ):
-            row[1] = now + int((over or soft).seconds * 1000)
-            changed = notifies = True
+        if self.isNoticed and passed is not None:
+            # Until when one of the hard limits, and a soft one, is known to be passed: who has been warned is told
+            # all the same what is refused.
+            until = [*row[1]] if row[1].__class__ is list else [row[1], row[1]]
+            place = 0 if told[0] is not None else 1
+            if not now < until[place] <= now + limits.lives * 1000:
+                until[place] = now + int(passed.seconds * 1000)
+                row[1] = until
+                changed = notifies = True
         return row, changed, (told, now, notifies)
 
     @property

@@ -3,6 +3,7 @@ Tests for the DOS check module.
 """
 
 import math
+import re
 from decimal import Decimal
 
 import pytest
@@ -722,6 +723,21 @@ def check(factory, data, port):
             ask("dave@x")
         serving.clock.advance(0)
         self.assertIn("'dave@x', 1.0", ask("carol@x"))
+
+    def test_softThenHard(self):
+        """
+        Who has passed a soft limit is told, and told again when a hard one is passed, each once in its period.
+        """
+        policy = self.POLICY.replace("info.limit", "info.limit or info.soft")
+        serving = Serving(self.folder, policy.replace("(1, 60)", "(3, 60)").replace("[],", "[(1, 600)],"))
+        serving.clock.advance(1e9)
+        pool = serving.generation.slots["limit"].check._notices._pool
+        self.patch(pool, "run", lambda function, *arguments: function(*arguments))
+        for number in range(12):
+            serving.ask(asked(**{**POSTFIX, "sender": "alice@x", "instance": str(number)}))
+            serving.clock.advance(1 if number < 6 else 60)
+        reply = serving.ask(asked(**{**POSTFIX, "sender": "bob@x", "instance": "last"}))
+        self.assertEqual(["1.0", "3.0"], re.findall(r"'alice@x', ([0-9.]+)", reply))
 
 
 class PolicyTests(SynchronousTestCase):
