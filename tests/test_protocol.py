@@ -2,6 +2,8 @@
 Tests for the policy delegation protocol: dialogues without sockets.
 """
 
+import sys
+
 import pytest
 
 from ppolicy.attributes import ATTRIBUTES
@@ -66,6 +68,7 @@ def test_asPostfixSendsIt(echo):
     wire = asked(**POSTFIX)
     assert parseWhole(wire) == ATTRIBUTES | POSTFIX == parseRequest(wire[:-2])
     assert [name for name in parseWhole(wire) if name in POSTFIX] == list(POSTFIX)
+    assert all(sys.intern(name) is name for name in parseWhole(wire))
     assert echo.ask(wire) == warned("alice@example.net")
 
 
