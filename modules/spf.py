@@ -137,6 +137,8 @@ class SPF(Check):
         minimum=0,
     )
 
+    answers = ("heloPassRestriction", "mailFromPassRestriction")
+
     def start(self):
         self._skipped = _networks("skipAddresses", self.skipAddresses)
         self._whitelisted = _networks("whitelist", self.whitelist)

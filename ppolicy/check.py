@@ -45,6 +45,7 @@ class Check(Parameters):
     @cvar once: True when asking counts or remembers something, so that a request which Postfix sends again
         must not be counted again: the first answer is repeated for five minutes.
     @cvar asksLists: True when it asks DNS lists, which refuse the large public resolvers.
+    @cvar answers: names of parameters that are an answer for Postfix, such as a restriction class.
     @cvar family: the command whose L{command}s the check carries out, as in C{ppolicy greylist list}.
     """
 
@@ -57,6 +58,7 @@ class Check(Parameters):
     blocking: ClassVar[bool | None] = None
     once: ClassVar[bool] = False
     asksLists: ClassVar[bool] = False
+    answers: ClassVar[tuple[str, ...]] = ()
     family: ClassVar[str | None] = None
 
     name: str

@@ -92,7 +92,7 @@ class _Reading(Reading):
         result.path, result.folder, result.options = self.path, self.folder, self._options()
         self._leftOvers()
         result.encoder = self._answers(result.options)
-        result.specs = self._checks(result.options)
+        result.specs = self._checks(result.options, result.encoder)
         result.policy = self._policy(result.encoder) if end is None else None
         mistakes = sorted(self.mistakes, key=_line)
         if end is not None:
@@ -188,7 +188,7 @@ class _Reading(Reading):
                 )
         return encoder
 
-    def _checks(self, options):
+    def _checks(self, options, encoder):
         registry = Registry(options.modulePath)
         specs = []
         for sentence, line in self.places.twice:
@@ -206,12 +206,12 @@ class _Reading(Reading):
             except ConfigError as error:
                 self.mistake(f"{name}: {error}", line)
                 continue
-            specs.append(self._spec(CheckSpec(name, cls, {}, self.path, line), entry[1], options))
+            specs.append(self._spec(CheckSpec(name, cls, {}, self.path, line), entry[1], options, encoder))
         for path, hidden in registry.hidden.items():
             self.warning(f"{path} hides the bundled {hidden.name}", self.places.assigned.get("modulePath"))
         return specs
 
-    def _spec(self, spec, given, options):
+    def _spec(self, spec, given, options, encoder):
         """
         Fill in the parameters.
         """
@@ -226,6 +226,11 @@ class _Reading(Reading):
         self.mistakes += toMistakes(found, f"{spec}: ", self.path, lines, spec.line)
         for name, sentence in foresight.misspelt(spec.parameters, self.places.items):
             self.warning(f"{spec}: {name}: {sentence}", lines.get(name, spec.line))
+        for name in spec.cls.answers:
+            try:
+                encoder.encode(spec.parameters.get(name), {})
+            except BrokenAnswer as error:
+                self.mistake(f"{spec}: {name}: {error}", lines.get(name, spec.line))
         if spec.cls.check is Check.check:
             self.warning(f"{spec}: it has no check(self, data) that could answer", spec.line)
         timeout = spec.parameters.get("timeout")

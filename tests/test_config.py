@@ -290,6 +290,17 @@ class TestBroken:
         with pytest.raises(ConfigError, match="dnsTrusted: '192.0.2.53:53' does not appear to be"):
             load(tmp_path, "dnsTrusted = ['192.0.2.53:53']")
 
+    def test_restrictionOfACheck(self, tmp_path):
+        """A restriction class that a check would answer is one that Postfix is known to have."""
+        text = "modules = {\n 'spf': ('SPF', {\n  'mailFromPassRestriction': 'trusted'})}\n"
+        with pytest.raises(ConfigError) as raised:
+            load(tmp_path, text)
+        assert said(raised.value.mistakes, tmp_path) == [
+            "3: spf (SPF): mailFromPassRestriction: 'trusted' is no action, no restriction and not in"
+            " restrictionClasses"
+        ]
+        load(tmp_path, f"{text}restrictionClasses = ['trusted']")
+
     def test_dnsServers(self, tmp_path):
         """Each name server that is none is named, with what it can be."""
         with pytest.raises(ConfigError) as raised:
