@@ -313,6 +313,27 @@ def test_dnsSite(tmp_path, address, sender, expected, monkeypatch):
     assert ask(serving, client_address=address, sender=sender, recipient="Abuse@example.org") == "action=dunno"
 
 
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [
+        ("cookbook.md", "Limits for users who have logged in"),
+        ("cookbook.md", "A limit of its own for each user"),
+        ("policy.md", "A real site's"),
+    ],
+)
+def test_neverPasses(tmp_path, page, heading):
+    """A mail with more recipients than the limit has is refused, for it would be deferred for ever."""
+    serving = serve(tmp_path, page, recipe(page, heading))
+    replies = [
+        ask(serving, protocol_state="DATA", sasl_username="erin", recipient_count=number, instance=number)
+        for number in ("101", "100", "1")
+    ]
+    assert replies[0].startswith("action=550 5.7.28 ")
+    assert replies[1] == "action=dunno"
+    assert re.match(r"action=450 4\.7\.28 Too many recipients, please try again in [0-9]+ seconds$", replies[2])
+    serving.generation.stop()
+
+
 WEB = {"client_address": "192.0.2.2", "client_name": "unknown", "reverse_client_name": "unknown"}
 
 
@@ -335,7 +356,7 @@ WEB = {"client_address": "192.0.2.2", "client_name": "unknown", "reverse_client_
         ({"protocol_state": "DATA"}, "dunno"),
         ({"sasl_username": "bob", "sender": "bob@example.org"}, "dunno"),
         ({"sasl_username": "bob", "protocol_state": "DATA", "recipient_count": "100"}, "dunno"),
-        ({"sasl_username": "bob", "protocol_state": "DATA", "recipient_count": "101"}, "450 4.7.28 Too many rec"),
+        ({"sasl_username": "bob", "protocol_state": "DATA", "recipient_count": "101"}, "550 5.7.28 More rec"),
     ],
 )
 def test_site(tmp_path, changes, expected, monkeypatch):

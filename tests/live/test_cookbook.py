@@ -168,7 +168,7 @@ def test_quota(cook, send):
     assert send(*many[:5], LOGIN="trainee").data.code == 250
     assert send(LOGIN="trainee").data.code == 450
     assert send(*many, LOGIN="newsletter").data.code == 250
-    assert send(*many, LOGIN="grace").data.code == 450
+    assert send(*many, LOGIN="grace").data.code == 550
     assert send(*many).data.code == 250
 
 
