@@ -10,8 +10,6 @@ import random
 import re
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -249,14 +247,7 @@ class Status:
                 return
 
     def _printStatus(self):
-        done = subprocess.run(
-            [sys.executable, "-m", "ppolicy", "status", "-c", str(self.server.configuration)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
+        done = self.server.ppolicy("status")
         self.printed += done.stdout + done.stderr
         if done.returncode != 0:
             self.broken.append(f"ppolicy status: {done.returncode}: {done.stdout}{done.stderr}")

@@ -3,6 +3,7 @@ The policy server as a process of its own, started, reloaded and stopped the way
 """
 
 import contextlib
+import json
 import shutil
 import signal
 import subprocess
@@ -122,19 +123,37 @@ class Server:
         with self.connect() as client:
             return client.ask(attributes, **more)
 
+    def ppolicy(self, *words, stdin="", together=False):
+        """
+        Run the command on this configuration; the finished process has `returncode`, and what it printed as
+        `stdout` and `stderr`.
+
+        @param together: True for both as `stdout`, in their order.
+        """
+        return subprocess.run(
+            [sys.executable, "-m", "ppolicy", *words, "-c", str(self.configuration)],
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if together else subprocess.PIPE,
+            encoding="utf-8",
+            errors="backslashreplace",
+            timeout=60,
+            check=False,
+        )
+
+    def status(self):
+        """
+        What `ppolicy status` tells.
+        """
+        done = self.ppolicy("status", "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
     def reload(self):
         """
         Reload by the command; the finished process has `returncode` and what it printed as `stdout`.
         """
-        return subprocess.run(
-            [sys.executable, "-m", "ppolicy", "reload", "-c", str(self.configuration)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            timeout=30,
-            check=False,
-        )
+        return self.ppolicy("reload", together=True)
 
     def hangUp(self):
         """

@@ -25,15 +25,7 @@ MAIL = {"sender": "a@example.net", "recipient": "b@example.org", "client_address
 
 def command(server, *words, stdin=""):
     """Run the command on the server's configuration: (exit code, what it printed)."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ppolicy", *words, "-c", str(server.configuration)],
-        input=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = server.ppolicy(*words, stdin=stdin, together=True)
     return done.returncode, done.stdout
 
 

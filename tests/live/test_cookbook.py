@@ -6,8 +6,6 @@ Two things are changed for the tests: the folder of the files of countries, and 
 
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -90,15 +88,7 @@ def run(server, line):
     """Carry out a command of the page; what it prints."""
     program, *words = shlex.split(line)
     assert program == "ppolicy"
-    done = subprocess.run(
-        [sys.executable, "-m", "ppolicy", *words, "-c", str(server.configuration)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = server.ppolicy(*words, together=True)
     assert done.returncode == 0, done.stdout
     return done.stdout
 

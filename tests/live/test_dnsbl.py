@@ -3,10 +3,7 @@ DNS lists through a running server, as a name server on a socket has them: good 
 with a list. Nothing of it ever becomes a listing or a white-listing.
 """
 
-import json
 import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -81,14 +78,7 @@ def suspended(server):
     """
     {list: why it is suspended} as ppolicy status shows it.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "ppolicy", "status", "--json", "-c", str(server.configuration)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=30,
-        check=True,
-    )
-    lists = json.loads(done.stdout)["backends"]["dns"]["lists"]
+    lists = server.status()["backends"]["dns"]["lists"]
     return {name: one["problem"] for name, one in lists.items() if one["problem"]}
 
 

@@ -80,13 +80,7 @@ class Evils:
             self._status.append(self._askStatus())
 
     def _askStatus(self):
-        done = subprocess.run(
-            [sys.executable, "-m", "ppolicy", "status", "--json", "-c", str(self.server.configuration)],
-            capture_output=True,
-            encoding="utf-8",
-            timeout=60,
-            check=False,
-        )
+        done = self.server.ppolicy("status", "--json")
         return done.returncode, done.stdout, done.stderr
 
     def status(self):

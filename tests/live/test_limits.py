@@ -2,11 +2,8 @@
 The bounds that no client gets beyond: octets, seconds, connections, and what it may have the server remember.
 """
 
-import json
 import resource
 import selectors
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -57,21 +54,6 @@ def ask(serial=0, **more):
     The octets of a request with this serial number.
     """
     return request(serial=serial, **more)
-
-
-def status(server):
-    """
-    What the command `ppolicy status` tells.
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", "ppolicy", "status", "--json", "-c", str(server.configuration)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=20,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def memory(server):
@@ -261,7 +243,7 @@ def test_connLimit(makeServer, kind):
             wire.expectEnd()
     for number, wire in enumerate(wires):
         assert wire.ask(ask(number)) == f"dunno {number}"
-    assert status(server)["requests"]["beyondConnLimit"] >= 4
+    assert server.status()["requests"]["beyondConnLimit"] >= 4
     # Each way of leaving gives the slot to the next one.
     for leave in (Wire.close, Wire.reset, lambda wire: (wire.send(ask()[:50]), wire.reset()), Wire.close):
         assert not served()
@@ -393,7 +375,7 @@ def test_hangUp(server, kind):
         assert wire.ask(ask(3)) == "dunno 3"
 
         def left():
-            now = status(server)
+            now = server.status()
             return now["connections"]["open"] == 1 and now["requests"]["waiting"] == 0
 
         eventually(left)
@@ -422,7 +404,7 @@ def test_crowdOfStalled(makeServer):
                 assert took(begin) < 5
         with Wire(server.address) as late:
             assert late.ask(ask(5)) == "dunno 5"
-        assert status(server)["connections"]["open"] == count + 20
+        assert server.status()["connections"]["open"] == count + 20
         for wire in stalled[::100]:
             wire.expectNothing()
         # Those who go on in time are served after all.
@@ -432,7 +414,7 @@ def test_crowdOfStalled(makeServer):
         for wire in [*stalled, *good]:
             wire.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    eventually(lambda: status(server)["connections"]["open"] == 0, 10)
+    eventually(lambda: server.status()["connections"]["open"] == 0, 10)
     assert "Traceback" not in server.log()
 
 

@@ -132,13 +132,7 @@ def test_controlSocketNowhere(listening):
     path = server.folder / "nowhere" / "control.sock"
     with server.configuration.open("a") as file:
         file.write(f"controlSocket = {str(path)!r}\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "ppolicy", "run", "-c", str(server.configuration)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = server.ppolicy("run")
     assert done.returncode == 1
     assert f"controlSocket: cannot listen on {path}: " in done.stderr
     assert "Traceback" not in done.stderr

@@ -334,14 +334,7 @@ def status(server):
     """
     That of the request log, as `ppolicy status` has it.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "ppolicy", "status", "--json", "-c", str(server.configuration)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=30,
-    )
-    return json.loads(done.stdout)["backends"]["requestLog"]
+    return server.status()["backends"]["requestLog"]
 
 
 @contextmanager
@@ -429,14 +422,7 @@ class TestFile:
         """
         server = makeServer(POLICY)
         server.configure(POLICY, logTarget="logs/requests.log")
-        done = subprocess.run(
-            [sys.executable, "-m", "ppolicy", "check", "-c", str(server.configuration)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
+        done = server.ppolicy("check")
         assert done.returncode != 0
         assert f"ppolicy.conf:3: logTarget: there is no folder {server.folder}/logs" in done.stderr
 

@@ -541,8 +541,7 @@ def test_unsafeFolder(makeServer, damage, sentence):
     server.stateDir.mkdir(mode=0o750)
     damage(server.stateDir)
     for command in ("run", "check"):
-        program = [sys.executable, "-m", "ppolicy", command, "-c", str(server.configuration)]
-        done = subprocess.run(program, capture_output=True, text=True, timeout=30, check=False)
+        done = server.ppolicy(command)
         if command == "check" and sentence.startswith("belongs"):
             assert done.returncode == 0  # it may be the user that the server will be
         else:
@@ -592,8 +591,7 @@ def test_rootsCommands(makeServer, words):
     server.stateDir.mkdir(mode=0o750)
     owner = pwd.getpwnam("postfix")
     os.chown(server.stateDir, owner.pw_uid, owner.pw_gid)
-    program = [sys.executable, "-m", "ppolicy", "-c", str(server.configuration), *words]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=30, check=False)
+    done = server.ppolicy(*words)
     assert done.returncode == 0, done.stderr
     files = list(server.stateDir.iterdir())
     assert "ppolicy.sqlite" in {path.name for path in files}
