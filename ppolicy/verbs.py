@@ -63,8 +63,6 @@ class Verbs:
         service = self._service
         server = service.server
         generation = server.generation
-        services = server.services
-        database = services.state.database
         status = {
             "version": __version__,
             "pid": os.getpid(),
@@ -85,40 +83,47 @@ class Verbs:
                 pool: one.status() for pool, one in (("module", server.modulePool), ("policy", server.policyPool))
             },
             "reload": {"problem": service.refusal},
-            "modules": {
-                name: {
-                    "type": slot.spec.cls.__name__,
-                    "asked": slot.asked,
-                    "fromCache": slot.hits,
-                    "failed": slot.failures,
-                    "seconds": round(slot.seconds, 3),
-                }
-                | _own(slot, server.bridge)
-                for name, slot in generation.slots.items()
-            },
-            "backends": {
-                "database": {
-                    "kind": type(database).__name__,
-                    "target": str(database),
-                    "problem": database.problem,
-                    "waiting": database.waiting,
-                    "tables": {
-                        table.name: {
-                            "problem": database.refusal(table.schema),
-                            "holds": table.described(),
-                        }
-                        for table in (*services.tables.tables, *services.state.tables.values())
-                    },
-                },
-                "requestLog": service.writer.status(),
-                "smtp": services.smtp.status(),
-                "dns": services.dns.status()
-                | {
-                    "lists": {name: {"problem": why or None} for name, why in services.blocklists.status().items()}
-                },
-            },
+            "modules": self._modules(),
+            "backends": self._backends(),
         }
         return {"health": health.problems(status), **status}
+
+    def _modules(self):
+        server = self._service.server
+        return {
+            name: {
+                "type": slot.spec.cls.__name__,
+                "asked": slot.asked,
+                "fromCache": slot.hits,
+                "failed": slot.failures,
+                "seconds": round(slot.seconds, 3),
+            }
+            | _own(slot, server.bridge)
+            for name, slot in server.generation.slots.items()
+        }
+
+    def _backends(self):
+        services = self._service.server.services
+        database = services.state.database
+        return {
+            "database": {
+                "kind": type(database).__name__,
+                "target": str(database),
+                "problem": database.problem,
+                "waiting": database.waiting,
+                "tables": {
+                    table.name: {
+                        "problem": database.refusal(table.schema),
+                        "holds": table.described(),
+                    }
+                    for table in (*services.tables.tables, *services.state.tables.values())
+                },
+            },
+            "requestLog": self._service.writer.status(),
+            "smtp": services.smtp.status(),
+            "dns": services.dns.status()
+            | {"lists": {name: {"problem": why or None} for name, why in services.blocklists.status().items()}},
+        }
 
     def _reload(self, request):
         self._tell(request, "reload")
