@@ -119,11 +119,20 @@ class LocalTable:
 
     def close(self):
         """
-        Write what is not yet written.
+        Send what is not yet written to the database, for the last time; again while rows are L{unwritten}.
         """
         self._purge.stop()
         self._load.stop()
         self._behind.stop()
+
+    def unwritten(self):
+        """
+        How many rows are not known to be on disk.
+        """
+        if not self._writes:
+            return 0
+        underWay = (row[0] for row in self._commits.rows())
+        return len(set(self._dirty).union(underWay, *self._flushes))
 
     # What loading needs
 

@@ -200,6 +200,12 @@ class SharedTable:
         """
         self._purge.stop()
 
+    def unwritten(self):
+        """
+        Nothing waits here to be written.
+        """
+        return 0
+
     def flush(self):
         """
         Nothing waits here to be written.

@@ -9,7 +9,8 @@ embedded database, which this process alone writes; a L{SharedTable} is in a ser
 from time import time
 from weakref import WeakValueDictionary
 
-from twisted.internet.defer import succeed
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from ppolicy.errors import ConfigError
@@ -21,6 +22,10 @@ from ppolicy.shared import SharedTable
 SIZE = 250_000
 FLUSH = 0.25
 PURGE = 60.0
+# Seconds for which a store that is stopped tries to write its rows; with the time that a last try takes and the
+# closing they are less than a stopping server gives its services. Seconds between two looks.
+_LAST = 3.0
+_LOOK = 0.05
 
 
 class StateStore:
@@ -51,16 +56,40 @@ class StateStore:
         self._flushLater()
         self._purgeLater()
 
+    @inlineCallbacks
     def stop(self):
         """
-        Write what is not yet written and close. The Deferred fires when all is on disk.
+        Write what is not yet written and close. The Deferred fires when all is on disk, or lost: a database that
+        is locked, say, gets some seconds.
         """
         for call in (self._flushing, self._purging):
             if call is not None and call.active():
                 call.cancel()
-        for table in self.tables.values():
+        tables = list(self.tables.values())
+        for table in tables:
             table.close()
-        return self.database.stop() if self.database is not None else succeed(None)
+        if self.database is None:
+            return
+        reactor = self.bridge.reactor
+        ends = reactor.seconds() + _LAST
+        try:
+            while any(table.unwritten() for table in tables) and reactor.seconds() < ends:
+                yield deferLater(reactor, _LOOK)
+                for table in tables:
+                    table.close()
+            yield self.database.stop()
+        finally:  # also when whoever waits for the Deferred gives up
+            for table in tables:
+                self._tellLost(table)
+
+    def _tellLost(self, table):
+        count = table.unwritten()
+        if count:
+            database = self.database
+            problem = database.refusal(table.schema) or database.problem or "not written in time"
+            self.log.error(
+                "{count} rows of table {table} are lost: {problem}", count=count, table=table.name, problem=problem
+            )
 
     def table(self, name, columns=("name",), kind="touch"):
         """

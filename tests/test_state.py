@@ -636,6 +636,50 @@ class SQLiteTests(TestCase):
         self.assertEqual(4, len(self.rows()))  # l too: it stays in memory and is written with the next flush
 
     @inlineCallbacks
+    def lockedAtStop(self):
+        """
+        A store that stops with a row to be written, while another process holds the file.
+
+        @return: (that process's connection, the Deferred of the stop), once it was tried to write the row.
+        """
+        store = self.store()
+        yield self.touch(store, ("k",))
+        other = sqlite3.connect(self.path, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN EXCLUSIVE")
+        yield self.touch(store, ("l",), behind=True)
+        stopped = self.close(store)
+        while store.database.problem is None:
+            yield deferLater(reactor, 0.01)
+        return other, stopped
+
+    @inlineCallbacks
+    def test_lockedAtStop(self):
+        """
+        While another process holds the file, a stop waits for it, and then writes what is not yet written.
+        """
+        self.patch(state, "_LAST", 60)
+        other, stopped = yield self.lockedAtStop()
+        other.execute("COMMIT")
+        yield stopped
+        self.assertEqual(2, len(self.rows()))
+
+    @inlineCallbacks
+    def test_lockedForGood(self):
+        """
+        A stop does not wait for ever; what is lost with it is told in the log.
+        """
+        self.patch(state, "_LAST", 0)
+        events = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        _, stopped = yield self.lockedAtStop()
+        yield stopped
+        self.assertEqual(1, len(self.rows()))
+        told = [formatEvent(event) for event in events if event["log_namespace"] == "ppolicy.state.StateStore"]
+        self.assertEqual(["1 rows of table seen are lost: database is locked"], told)
+
+    @inlineCallbacks
     def test_damaged(self):
         """
         A file that is no database is no reason to stop: rows are unknown, and the problem is told.
