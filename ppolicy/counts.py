@@ -230,17 +230,17 @@ class TableCounts:
     def _stored(self, key):
         return (self._name, key) if key.__class__ is str else (self._name, *key)
 
-    def _like(self, like):
-        named = {"limiter": self._name}
-        return named if like is None else named | {"subject": like}
-
     def scan(self, like, limit):
-        found = self._table.scan(self._like(like), limit)
-        rows = [(row["subject"], decoded(row["value"])) for row in found if row["limiter"] == self._name]
+        found = self._table.scan(_alike(like), limit, {"limiter": self._name})
+        rows = [(row["subject"], decoded(row["value"])) for row in found]
         return [(subject, row) for subject, row in rows if row is not None]
 
     def remove(self, like):
-        return self._table.remove(self._like(like))
+        return self._table.remove(_alike(like), {"limiter": self._name})
+
+
+def _alike(like):
+    return {} if like is None else {"subject": like}
 
 
 class FileCounts(TableCounts):

@@ -22,6 +22,7 @@ from ppolicy.rows import (
     encoded,
     labelled,
     pattern,
+    readable,
     scanning,
     slack,
     storable,
@@ -321,25 +322,26 @@ class LocalTable:
         return there
 
     @inReactor
-    def scan(self, like=None, limit=1000):
+    def scan(self, like=None, limit=1000, only=None):
         """
         Rows for people: {column: value, field: value, 'expires': …}, the youngest first.
 
         @param like: {column: text}; C{*} in a text stands for anything, case does not count.
         @param limit: at most so many rows.
+        @param only: {column: text} that they have exactly.
         @raises BackendError: when the table cannot be read.
         """
-        return [row for _, row in self._scan(like, limit)]
+        return [row for _, row in self._scan(like, limit, only)]
 
     @inReactor
-    def remove(self, like):
+    def remove(self, like, only=None):
         """
-        Delete all rows that L{scan} with the same C{like} would give.
+        Delete all rows that L{scan} with the same C{like} and C{only} would give.
 
         @return: how many there were.
         """
         removed = 0
-        while found := self._scan(like, _PORTION):
+        while found := self._scan(like, _PORTION, only):
             self._forget([digest for digest, _ in found])
             removed += len(found)
         return removed
@@ -373,26 +375,28 @@ class LocalTable:
         wait(self.written())
         return counted(self.database, self.schema, where, self.clock())
 
-    def _scan(self, like, limit):
+    def _scan(self, like, limit, only=None):
         if self.database is None:
-            return self._scanMemory(like or {}, limit)
-        query = scanning(self.schema, self.database.dialect, like or {}, self.clock(), limit)
+            return self._scanMemory(like or {}, limit, only or {})
+        query = scanning(self.schema, self.database.dialect, like or {}, self.clock(), limit, only)
         if self._writes:
             wait(self.written())
         rows = wait(self.database.load(lambda connection: connection.execute(*query).fetchall()))
         return labelled(self.schema, rows)
 
-    def _scanMemory(self, like, limit):
+    def _scanMemory(self, like, limit, only):
         names = (*self.fields, "expires")
         unknown = [column for column in like if column not in (*self.columns, *names)]
         if unknown:
             raise BackendError(f"table {self.name} has no column {unknown[0]}")
         wanted = {column: pattern(text) for column, text in like.items()}
+        own = {column: readable(text) for column, text in only.items()}.items()
         now = self.clock()
         found = []
         for digest, row in self._rows.items():
             shown = dict(zip(names, row, strict=True)) | dict(zip(self.columns, self._shown[digest], strict=False))
-            if row[-1] > now and all(one.fullmatch(str(shown[column])) for column, one in wanted.items()):
+            isWanted = row[-1] > now and own <= shown.items()
+            if isWanted and all(one.fullmatch(str(shown[column])) for column, one in wanted.items()):
                 found.append((digest, shown))
         found.sort(key=lambda one: one[1]["expires"], reverse=True)
         return found[:limit]

@@ -258,13 +258,13 @@ class SharedTable:
         return there
 
     @inReactor
-    def scan(self, like=None, limit=1000):
-        return [row for _, row in self._scan(like, limit)]
+    def scan(self, like=None, limit=1000, only=None):
+        return [row for _, row in self._scan(like, limit, only)]
 
     @inReactor
-    def remove(self, like):
+    def remove(self, like, only=None):
         removed = 0
-        while found := self._scan(like, _CHUNK):
+        while found := self._scan(like, _CHUNK, only):
             removed += self._forget([digest for digest, _ in found])
         return removed
 
@@ -286,8 +286,8 @@ class SharedTable:
     def statistics(self, where):
         return counted(self._database, self.schema, where, NOW)
 
-    def _scan(self, like, limit):
-        query = scanning(self.schema, self._database.dialect, like or {}, NOW, limit)
+    def _scan(self, like, limit, only=None):
+        query = scanning(self.schema, self._database.dialect, like or {}, NOW, limit, only)
         rows = wait(self._database.load(lambda connection: connection.execute(*query).fetchall()))
         return labelled(self.schema, rows)
 

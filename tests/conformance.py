@@ -680,6 +680,23 @@ class Conformance(Harness):
         self.assertEqual(texts, found)
 
     @inlineCallbacks
+    def test_only(self):
+        """
+        What a column has exactly is the same text to the letter, where others are looked for alike.
+        """
+        texts = ("out", "Out", "out ", "öut", "oüt", "o*t", "o_t", "\udcffut")
+        for text in texts:
+            yield self.put((text,), text, "R")
+        table = self.values()
+        for text in texts:
+            rows = yield self.run_(table.scan, {"recipient": "r"}, 10, {"sender": text})
+            self.assertEqual([shown(text)], [row["sender"] for row in rows], text)
+        for number, text in enumerate(texts, 1):
+            self.assertEqual(0, (yield self.run_(table.remove, {"recipient": "q*"}, {"sender": text})))
+            self.assertEqual(1, (yield self.run_(table.remove, {}, {"sender": text})), text)
+            self.assertEqual(len(texts) - number, len((yield self.senders())))
+
+    @inlineCallbacks
     def test_scanColumns(self):
         """
         A scan with several columns finds what fits all of them.

@@ -834,7 +834,7 @@ class FileTests(Listing):
         """
         dos = yield self.start("DOS", params="sender", limits=[(2, 60), (9, 3600)])
         other = yield self.start("DOS", params="sender", limits=[(2, 60)])
-        other.name = other._counts._name = "other"
+        other.name = other._counts._name = "DOS"  # case makes another name
         yield self.codes(dos, 3)
         yield self.codes(other, 1)
         yield self.codes(dos, 1, sender="carol@x")
