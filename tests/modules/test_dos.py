@@ -44,9 +44,10 @@ class Base(SynchronousTestCase):
         self.mails = 0
 
     def start(self, **parameters):
-        self.dos = make("DOS", self.state, **{"params": "sender", "memory": self.memory, **parameters})
-        self.dos.start()
-        return self.dos
+        dos = make("DOS", self.state, **{"params": "sender", "memory": self.memory, **parameters})
+        dos.start()  # while the one before is there, as with a reload
+        self.dos = dos
+        return dos
 
     def check(self, *arguments, **changes):
         self.mails += 1
