@@ -133,7 +133,7 @@ class LocalTable:
         if not self._writes:
             return 0
         underWay = (row[0] for row in self._commits.rows())
-        return len(set(self._dirty).union(underWay, *self._flushes))
+        return len(self._behind.unwritten().union(underWay))
 
     # What loading needs
 
@@ -141,8 +141,7 @@ class LocalTable:
         """
         @return: a Deferred that fires when all that was changed until now is on disk.
         """
-        self._behind.flushAll()
-        return self.database.submit(lambda connection: None)
+        return self._behind.written()
 
     def adopt(self, rows):
         """
@@ -166,10 +165,7 @@ class LocalTable:
             self._load.left(digest)
             if shown:
                 del shown[digest]
-        if not self._dirty.keys().isdisjoint(gone):
-            self._behind.flushAll()
-            for digest in gone:  # what a database that is away does not take is lost
-                self._dirty.pop(digest, None)
+        self._behind.leave(gone)
 
     # Changing rows
 

@@ -4,6 +4,8 @@ Rows of a table of state that are answered for before they are on disk: written 
 
 from itertools import islice
 
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -56,12 +58,34 @@ class WriteBehind:
         if count > _TURN and not self._database.isAway:
             self._nextTurn = self._reactor.callLater(0, self._flushInTurns, count - _TURN)
 
-    def flushAll(self):
+    @inlineCallbacks
+    def written(self):
         """
-        Send all of them now.
+        @return: a Deferred that fires when all that was changed until now is on disk.
         """
-        for _ in range(0, len(self.rows), _TURN):  # what cannot be sent comes back
+        for left in range(len(self.rows), 0, -_TURN):
             self._flushPortion()
+            if left > _TURN and not self._database.isAway:
+                yield deferLater(self._reactor, 0)
+        yield self._database.submit(lambda connection: None)
+
+    def leave(self, digests):
+        """
+        Send those of these rows that are not yet written: they leave the memory.
+        """
+        leaving = [digest for digest in digests if digest in self.rows]
+        if leaving:
+            for start in range(0, len(leaving), _TURN):
+                self._flushPortion(leaving[start : start + _TURN])
+            self._flushPortion()  # others are likely to leave next
+            for digest in leaving:  # what a database that is away does not take is lost
+                self.rows.pop(digest, None)
+
+    def unwritten(self):
+        """
+        @return: the set of the digests of rows that are not known to be on disk.
+        """
+        return set(self.rows).union(*self._flushes)
 
     def isUnderWay(self, digest):
         """
@@ -76,13 +100,19 @@ class WriteBehind:
         if self._nextTurn is not None:
             self._nextTurn.cancel()
             self._nextTurn = None
-        self.flushAll()
+        for _ in range(0, len(self.rows), _TURN):  # what cannot be sent comes back
+            self._flushPortion()
 
-    def _flushPortion(self):
+    def _flushPortion(self, digests=None):
+        """
+        @param digests: of rows to be written, by default of those that are so for longest.
+        """
         # While it is known to be away, all rows would only be made ready again and again.
         if not self.rows or self._database.isAway:
             return
-        portion = {digest: self.rows.pop(digest) for digest in list(islice(self.rows, _TURN))}
+        if digests is None:
+            digests = list(islice(self.rows, _TURN))
+        portion = {digest: self.rows.pop(digest) for digest in digests}
         self._flushes.append(portion)
         entries = list(portion.values())
         if self._table.kind == "value":

@@ -318,6 +318,31 @@ class SQLiteTests(TestCase):
                 self.assertEqual(count, result[3], number)
             yield deferLater(reactor, 0.3)
 
+    @inlineCallbacks
+    def test_manyToBeWritten(self):
+        """
+        However many rows are to be written, a row that leaves the memory, and a command that wants to see all of
+        them, have but some made ready in a turn of the reactor.
+        """
+        self.patch(state, "FLUSH", 1000)
+        self.patch(state, "SIZE", 100)
+        self.patch(localtable, "EVICTED", 20)
+        self.patch(writebehind, "_TURN", 10)
+        store = self.store()
+        yield self.touch(store, ("first",))
+        table = store.table("seen", COLUMNS)
+        while not table._load.isDone:  # until then it may have more in memory
+            yield deferLater(reactor, 0.01)
+        for number in range(120):
+            yield self.touch(store, (f"{number}",), behind=True)
+        yield deferLater(reactor, 0)  # the last touch may have waited, and its greenlet be the one that goes on
+        self.assertEqual(100, len(table))
+        self.assertEqual(90, len(table._dirty))
+        found = self.bridge.run(table.scan)
+        self.assertEqual(80, len(table._dirty))
+        self.assertEqual(121, len((yield found)))
+        self.assertEqual(0, len(table._dirty))
+
     def slowLoads(self, store):
         """
         Have loads end, once they have read the file, when these Deferreds do.
