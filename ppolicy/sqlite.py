@@ -18,6 +18,8 @@ from ppolicy.lane import ALONE, LONG, LOST, MISSING, RETRY, Lane
 # Seconds to wait for another process that writes; then for the next look whether it has done.
 _BUSY = 1.0
 _LOCKED = 0.25
+# Seconds in which the writer waits for a moment without readers, to begin the log anew.
+_RESTART = 0.02
 # Seconds between two copies of the log into the file; pages of a log that is too long (16 MB).
 _COPY = 1.0
 _LONG_LOG = 4096
@@ -92,7 +94,12 @@ class SQLite(Database):
     def written(self, connection):
         if self._isLong:
             self._isLong = False
-            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+            # Where somebody reads for long, a whole table say, all that is to be written would wait.
+            connection.execute(_patience(_RESTART))
+            try:
+                connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+            finally:
+                connection.execute(_patience(_BUSY))
 
     def __str__(self):
         return str(self.path)
@@ -211,6 +218,10 @@ class SQLite(Database):
     def columns(self, connection, table):
         rows = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
         return [name for (name,) in rows] or None
+
+
+def _patience(seconds):
+    return f"PRAGMA busy_timeout={round(1000 * seconds)}"
 
 
 def _identity(path):

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from ppolicy import localtable, state, writebehind
+from ppolicy import localtable, sqlite, state, writebehind
 from ppolicy.bridge import Bridge
 from ppolicy.errors import BackendError, ConfigError
 from ppolicy.purge import AT_ONCE
@@ -703,6 +703,24 @@ class SQLiteTests(TestCase):
         self.assertEqual(1, len(self.rows()))
         told = [formatEvent(event) for event in events if event["log_namespace"] == "ppolicy.state.StateStore"]
         self.assertEqual(["1 rows of table seen are lost: database is locked"], told)
+
+    @inlineCallbacks
+    def test_longLog(self):
+        """
+        To begin a long log anew the writer does not wait for somebody who reads for long.
+        """
+        self.patch(sqlite, "_BUSY", 60)
+        store = self.store()
+        yield self.touch(store, ("k",))
+        other = sqlite3.connect(self.path, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM seen").fetchall()
+        store.database._isLong = True
+        yield self.touch(store, ("l",))
+        waits = "PRAGMA busy_timeout"
+        ((patience,),) = yield store.database.submit(lambda connection: connection.execute(waits).fetchall())
+        self.assertEqual(60_000, patience)
 
     @inlineCallbacks
     def test_damaged(self):
