@@ -7,8 +7,9 @@ import re
 from decimal import Decimal
 
 import pytest
+from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -888,3 +889,21 @@ class FileTests(Listing):
         self.assertEqual("1", (yield self.wait(again.show, "ALICE@*"))["limits"][0]["sum"])
         self.assertEqual({"reset": 1}, (yield self.wait(again.reset, "alice@example.net")))
         self.assertEqual([-1], (yield self.codes(again, 1)))
+
+    @inlineCallbacks
+    def test_manyInMemory(self):
+        """
+        While many counts in memory are searched, or forgotten, requests go on.
+        """
+        self.patch(counts, "_PORTION", 10)
+        dos = yield self.start("DOS", params="sender", limits=[(1, 60)], memory=True)
+        for number in range(100):
+            yield self.codes(dos, 1, sender=f"{number}@x")
+        for command, sender in ((dos.show, "carol@x"), (dos.reset, "dave@x")):
+            yield deferLater(reactor, 0)  # none of their greenlets is to be the one that goes on
+            answer = self.wait(command, "*5@x")
+            self.assertFalse(answer.called)
+            self.assertEqual([-1, 1], (yield self.codes(dos, 2, sender=sender)))
+            found = yield answer
+            self.assertEqual(10, found["reset"] if command == dos.reset else len(found["limits"]))
+        self.assertEqual(92, len((yield self.wait(dos.list, None, 1000))["limits"]))
