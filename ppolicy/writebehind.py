@@ -14,6 +14,10 @@ from ppolicy.statement import ManyRows
 
 # Rows that are made ready to be written before the reactor looks at its sockets, some ms.
 _TURN = 500
+# How many of these portions may be on their way to the file: a transaction of all of them ends long before the
+# database is taken for one that does not answer. Seconds until it is looked again whether one has arrived.
+_AHEAD = 20
+_PAUSE = 0.01
 
 
 class WriteBehind:
@@ -54,19 +58,33 @@ class WriteBehind:
         Send so many rows, a portion in each turn of the reactor; those that come meanwhile can wait.
         """
         self._nextTurn = None
+        left = self._flushSome(count)
+        if left > 0 and not self._database.isAway:
+            self._nextTurn = self._reactor.callLater(self._pause(), self._flushInTurns, left)
+
+    def _flushSome(self, count):
+        """
+        Send a portion, unless so many are under way that the last of them would be late.
+
+        @return: how many of so many rows are left.
+        """
+        if self._flushing >= _AHEAD:
+            return count
         self._flushPortion()
-        if count > _TURN and not self._database.isAway:
-            self._nextTurn = self._reactor.callLater(0, self._flushInTurns, count - _TURN)
+        return count - _TURN
+
+    def _pause(self):
+        return _PAUSE if self._flushing >= _AHEAD else 0
 
     @inlineCallbacks
     def written(self):
         """
         @return: a Deferred that fires when all that was changed until now is on disk.
         """
-        for left in range(len(self.rows), 0, -_TURN):
-            self._flushPortion()
-            if left > _TURN and not self._database.isAway:
-                yield deferLater(self._reactor, 0)
+        left = self._flushSome(len(self.rows))
+        while left > 0 and not self._database.isAway:
+            yield deferLater(self._reactor, self._pause())
+            left = self._flushSome(left)
         yield self._database.submit(lambda connection: None)
 
     def leave(self, digests):
@@ -77,7 +95,7 @@ class WriteBehind:
         if leaving:
             for start in range(0, len(leaving), _TURN):
                 self._flushPortion(leaving[start : start + _TURN])
-            self._flushPortion()  # others are likely to leave next
+            self._flushSome(_TURN)  # others are likely to leave next
             for digest in leaving:  # what a database that is away does not take is lost
                 self.rows.pop(digest, None)
 

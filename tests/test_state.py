@@ -513,6 +513,46 @@ class SQLiteTests(TestCase):
             self.assertEqual(f"[{number + 1}]", found["value"])
 
     @inlineCallbacks
+    def test_fewAhead(self):
+        """
+        However many rows are to be written, some portions are under way at most: the last of all would come so
+        late that it was taken for lost, and sent again and again.
+        """
+        self.patch(state, "FLUSH", 1000)
+        self.patch(writebehind, "_TURN", 10)
+        self.patch(writebehind, "_AHEAD", 3)
+        store = self.store()
+        table = store.table("seen", COLUMNS)
+        submit, ends = store.database.submit, []
+
+        def slow(*arguments, **keywords):
+            ends.append(Deferred())
+            return gatherResults([submit(*arguments, **keywords), ends[-1]]).addCallback(
+                lambda results: results[0]
+            )
+
+        # The last thing that is sent for written() only tells that all is there.
+        for send, last in ((table.flush, 8), (table.written, 9)):
+            for number in range(75):
+                yield self.touch(store, (f"{number}",), behind=True)
+            store.database.submit = slow
+            send()
+            for sent, left in ((3, 45), (6, 15), (last, 0)):
+                while len(ends) < sent:
+                    yield deferLater(reactor, 0.01)
+                for _ in range(3):
+                    yield deferLater(reactor, writebehind._PAUSE)
+                self.assertEqual((sent, left), (len(ends), len(table._dirty)))
+                for end in ends:
+                    if not end.called:
+                        end.callback(None)
+            store.database.submit = submit
+            while table._behind._flushing:
+                yield deferLater(reactor, 0.01)
+            ends.clear()
+        self.assertEqual({2}, {row[4] for row in self.rows()})
+
+    @inlineCallbacks
     def test_turnsWithoutRows(self):
         """
         Rows are late until those of before are written; also when the last turns find none to write.
