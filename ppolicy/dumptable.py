@@ -75,6 +75,8 @@ class DumpTable:
             dialect = database.dialect
             c = self.schema.c
             row = insert(self.schema).values(id=bindparam("id"), key=bindparam("k"), value=bindparam("v"))
+            # What was written although its answer did not come, or came too late, is there already.
+            row = row.prefix_with("IGNORE", dialect="mysql").prefix_with("OR IGNORE", dialect="sqlite")
             self._insert = ManyRows(Compiled(row, dialect))
             # Counting reads the whole table, and with it all others would wait; its first record is found at once.
             records = func.count(distinct(c.id)) if split == "records" else literal(1)

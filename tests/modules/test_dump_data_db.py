@@ -86,6 +86,30 @@ class DumpTests(TestCase):
         self.assertEqual([(750,)], self.read("SELECT count(DISTINCT id) FROM dump"))
 
     @inlineCallbacks
+    def test_answerLost(self):
+        """
+        Records that were written although it did not look so keep no others from being written.
+        """
+        check = self.dump()
+        yield deferLater(reactor, 0.1)
+        submit = self.state.database.submit
+        late = BackendError("no answer", later=True)
+
+        def lose(*arguments, **keywords):
+            return submit(*arguments, **keywords).addCallback(lambda _: fail(late))
+
+        self.patch(self.state.database, "submit", lose)
+        yield self.ask(check)
+        while check.status()["problem"] is None:
+            yield deferLater(reactor, 0.01)
+        self.patch(self.state.database, "submit", submit)
+        yield self.ask(check)
+        while check.status()["problem"] is not None or check.status()["waiting"]:
+            yield deferLater(reactor, 0.01)
+        yield submit(lambda connection: None)
+        self.assertEqual([(2,)], self.read("SELECT count(DISTINCT id) FROM dump"))
+
+    @inlineCallbacks
     def test_numbers(self):
         """
         Numbers grow, are never given twice, and fit into 63 bits.
