@@ -145,15 +145,22 @@ class Lane:
 
     def _run(self, parts):
         """
-        @return: (Deferred, result) of each operation; each part is a transaction.
+        @return: (Deferred, result) of each operation; each part is a transaction. What was given up meanwhile is not
+            done any more: it was told that it failed, and others would come too late as well.
         """
         results = []
         for part in parts:
+            wanted = []
+            for one in part:
+                if one[1].called:
+                    results.append((one[1], None))
+                else:
+                    wanted.append(one)
             if self.broken:  # they came before it broke, or the part before has found that out
                 failure = Failure(self._away())
-                results += [(done, failure) for _, done, _ in part]
-            else:
-                results += self._transaction(part)
+                results += [(done, failure) for _, done, _ in wanted]
+            elif wanted:
+                results += self._transaction(wanted)
         return results
 
     def _transaction(self, part):

@@ -5,6 +5,7 @@ Tests for the state store: in memory, and the same in front of SQLite.
 import sqlite3
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, gatherResults, inlineCallbacks
@@ -761,6 +762,25 @@ class SQLiteTests(TestCase):
         waits = "PRAGMA busy_timeout"
         ((patience,),) = yield store.database.submit(lambda connection: connection.execute(waits).fetchall())
         self.assertEqual(60_000, patience)
+
+    @inlineCallbacks
+    def test_givenUp(self):
+        """
+        What waits for the database until it is given up is not done any more, nor taken for waiting for ever.
+        """
+        store = self.store()
+        yield self.touch(store, ("k",))
+        database, goOn, done = store.database, Event(), []
+        slow = database.submit(lambda connection: done.append("slow") or goOn.wait(60))
+        while not done:
+            yield deferLater(reactor, 0.01)
+        lost = database.submit(lambda connection: done.append("lost"))
+        kept = database.submit(lambda connection: done.append("kept"))
+        lost.addErrback(lambda _: None).cancel()
+        goOn.set()
+        yield gatherResults([slow, kept])
+        self.assertEqual(["slow", "kept"], done)
+        self.assertEqual(0, database.waiting)
 
     @inlineCallbacks
     def test_damaged(self):
