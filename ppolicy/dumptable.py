@@ -63,7 +63,7 @@ class DumpTable:
         self._database = database
         self._split, self._interval, self._retention = split, interval, retention
         self._waiting = deque()
-        self._writing = False
+        self._writing = self._isClosed = False
         self.problem = None
         self._untidy = {}
         self._last = 0
@@ -113,6 +113,7 @@ class DumpTable:
         """
 
         def close():
+            self._isClosed = True
             self._timers.stop()
             self._purge.stop()
             for _ in range(0, len(self._waiting), _PORTION):
@@ -150,6 +151,14 @@ class DumpTable:
     def _flushed(self, result, records):
         self._writing = False
         if isinstance(result, Failure):
+            if self._isClosed:
+                self.log.error(
+                    "{name}: {count} records are lost: {error}",
+                    name=self.name,
+                    count=len(records),
+                    error=result.getErrorMessage(),
+                )
+                return
             self._waiting.extendleft(reversed(records))
             if self.problem is None:
                 self.log.warn("{name}: {error}", name=self.name, error=result.getErrorMessage())

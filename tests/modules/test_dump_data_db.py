@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from twisted.internet import reactor
 from twisted.internet.defer import fail, inlineCallbacks
 from twisted.internet.task import deferLater
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from ppolicy import dumptable
@@ -84,6 +85,27 @@ class DumpTests(TestCase):
         check.stop()
         yield state.stop()
         self.assertEqual([(750,)], self.read("SELECT count(DISTINCT id) FROM dump"))
+
+    @inlineCallbacks
+    def test_lostAtStop(self):
+        """
+        When the database is away at the end, the log tells how many records are lost.
+        """
+        events = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        check = make("DumpDataDB", self.state)
+        check.start()
+        yield deferLater(reactor, 0.1)
+        self.patch(self.state.database, "submit", lambda *_, **__: fail(BackendError("away", later=True)))
+        for _ in range(3):
+            yield self.ask(check)
+        check.stop()
+        told = []
+        while not told:
+            yield deferLater(reactor, 0.01)
+            told = [text for text in map(formatEvent, events) if text and "lost" in text]
+        self.assertEqual(["dump: 3 records are lost: away"], told)
 
     @inlineCallbacks
     def test_answerLost(self):
