@@ -197,6 +197,8 @@ class LocalTable:
             count += 1
             if first > now:  # the clock was set back; nobody waits for it to catch up
                 first = previous = now
+            elif previous > now:
+                previous = now
             if now - first >= settle:
                 expires = now + ttl
         self._keep(digest, (first, now, previous, count, expires), columns, behind)

@@ -89,6 +89,11 @@ class TouchTests(SynchronousTestCase):
         self.clock.rightNow = 500
         now, first, previous, _, _ = self.touch()
         self.assertEqual((500, 500, 500), (now, first, previous))
+        self.clock.rightNow = 590
+        self.touch()
+        self.clock.rightNow = 550
+        now, first, previous, _, _ = self.touch()
+        self.assertEqual((550, 500, 550), (now, first, previous))
 
     def test_bound(self):
         """
