@@ -145,8 +145,8 @@ class Lane:
 
     def _run(self, parts):
         """
-        @return: (Deferred, result) of each operation; each part is a transaction. What was given up meanwhile is not
-            done any more: it was told that it failed, and others would come too late as well.
+        @return: (Deferred, result) of each operation; each part is a transaction. What was given up meanwhile is
+            not done any more: it was told that it failed, and others would come too late as well.
         """
         results = []
         for part in parts:
