@@ -16,14 +16,15 @@ class ListDyn(ListCheck):
     policy's own white and black lists, or a store for what it has found out. It survives restarts, and where
     several hosts share the database they share the list.
 
-    A row may expire softly, when it should be renewed, and hard, when it is gone. `mapping` names the columns
-    and, for a table that is created, their types.
+    A row may expire softly, when it should be renewed, and hard, when it is gone. The policy may give each row
+    times of its own where the parameters are set, to 0 for rows that else never expire. `mapping` names the
+    columns and, for a table that is created, their types.
 
     Check arguments:
         data ... the request
         operation ... 'check', 'add' or 'remove', instead of the parameter
         value ... with 'add': {column of retcols: what to keep beside the values}
-        softExpire, hardExpire ... seconds, instead of the parameters
+        softExpire, hardExpire ... with 'add': seconds, instead of the parameters; 0: never
 
     Check returns:
         2 .... check: found, but softly expired
@@ -44,8 +45,12 @@ class ListDyn(ListCheck):
     param: str | list[str] = parameter(help="the attribute whose value is kept, or a list of attributes")
     table: str = parameter("list", "table of the database")
     retcols: str | list[str] | None = parameter(None, "columns beside the values, one or several")
-    softExpire: float = parameter(0, "seconds after which a row should be renewed; 0: never", minimum=0)
-    hardExpire: float = parameter(0, "seconds after which a row is gone; 0: never", minimum=0)
+    softExpire: float | None = parameter(
+        None, "seconds after which a row should be renewed; 0: only where the policy says when", minimum=0
+    )
+    hardExpire: float | None = parameter(
+        None, "seconds after which a row is gone; 0: only where the policy says when", minimum=0
+    )
     mapping: dict = parameter({}, "{attribute or column: column or (column, SQL type)}")
     operation: Literal["check", "add", "remove"] = parameter("check", "what to do unless the policy says it")
     cachePositive: float = parameter(0, "not used: the list is asked each time", minimum=0)
@@ -60,7 +65,7 @@ class ListDyn(ListCheck):
         columns, types = mapped(self._params, self.mapping)
         returned, moreTypes = mapped(self._returned, self.mapping)
         (soft, hard), _ = mapped(["soft_expire", "hard_expire"], self.mapping)
-        soft, hard = soft if self.softExpire else None, hard if self.hardExpire else None
+        soft, hard = None if self.softExpire is None else soft, None if self.hardExpire is None else hard
         self._columns = dict(zip(self._returned, returned, strict=True))
         self._source = self.opened(self.tableSource(self.table, columns, returned, types | moreTypes, soft, hard))
 
@@ -95,8 +100,8 @@ class ListDyn(ListCheck):
         if found is None:
             return -1
         # The seconds left stand behind the columns: until it expires softly, hard.
-        soft = found[1][-1 - bool(self.hardExpire)] if self.softExpire else None
-        hard = found[1][-1] if self.hardExpire else None
+        soft = None if self.softExpire is None else found[1][-1 if self.hardExpire is None else -2]
+        hard = None if self.hardExpire is None else found[1][-1]
         if hard is not None and hard <= 0:
             return -1
         return 2 if soft is not None and soft <= 0 else 1
@@ -110,6 +115,10 @@ class ListDyn(ListCheck):
     def _lives(self, softExpire, hardExpire):
         given = [(self.softExpire, softExpire, "softExpire"), (self.hardExpire, hardExpire, "hardExpire")]
         for configured, wanted, name in given:
-            if wanted and not configured:
-                raise ValueError(f"{name} can be given here only when the parameter {name} is set")
-        return [configured if wanted is None else float(wanted) for configured, wanted, _ in given if configured]
+            if wanted and configured is None:
+                raise ValueError(f"{name} can be given here only when the parameter {name} is set, to 0 perhaps")
+        return [
+            configured if wanted is None else float(wanted)
+            for configured, wanted, _ in given
+            if configured is not None
+        ]

@@ -211,6 +211,27 @@ class ListDynTests(Listing):
         yield self.assertFailure(self.ask(plain, self.data(), "add", hardExpire=5), ValueError)
 
     @inlineCallbacks
+    def test_neverUnlessSaid(self):
+        """
+        With times of 0, as 2.7 had to be given them, a row lives for ever unless the policy says more.
+        """
+        both = yield self.dyn(softExpire=0, hardExpire=0, retcols="score")
+        alone = yield self.dyn(table="soft", softExpire=0)
+        for check, times in (
+            (both, (1e-3, 1000)),
+            (both, (1000, 1e-3)),
+            (both, ()),
+            (alone, (1e-3,)),
+            (alone, ()),
+        ):
+            yield self.ask(check, {"sender": f"for {times}"}, "add", None, *times)
+        for check, times, code in ((both, (1e-3, 1000), 2), (both, (1000, 1e-3), -1), (alone, (1e-3,), 2)):
+            while (yield self.ask(check, {"sender": f"for {times}"}))[0] != code:
+                yield deferLater(reactor, 0.01)
+        self.assertEqual(1, (yield self.ask(alone, {"sender": "for ()"}))[0])
+        self.assertEqual((1, [[1, ""]]), (yield self.ask(both, {"sender": "for ()"})))
+
+    @inlineCallbacks
     def test_namesOfTimes(self):
         """
         The columns of the times may be named by the mapping.
