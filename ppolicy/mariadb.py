@@ -89,20 +89,20 @@ class MariaDB(Database):
         return str(self.target)
 
     def connect(self, role, writing=None):
-        raw = connection(self.target)
+        raw = self.dbapi()
         if role == "load":  # logging in may not take so long
             raw._read_timeout = LONG
+        return _Connection(raw)
+
+    def dbapi(self):
+        raw = connection(self.target)
         try:
-            result = _Connection(raw)
             if self.readOnly:
-                result.execute("SET SESSION TRANSACTION READ ONLY")
+                raw.query("SET SESSION TRANSACTION READ ONLY")
         except pymysql.Error:
             raw.close()
             raise
-        return result
-
-    def dbapi(self):
-        return connection(self.target)
+        return raw
 
     def begin(self, connection):
         connection.raw.begin()

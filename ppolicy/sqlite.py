@@ -158,6 +158,9 @@ class SQLite(Database):
             raise problem from error
 
     def dbapi(self):
+        if self.readOnly:
+            return sqlite3.connect(f"file:{_quoted(self.path)}?mode=ro", uri=True, timeout=_BUSY)
+        self._createFile()
         return sqlite3.connect(self.path, timeout=_BUSY)
 
     def begin(self, connection):

@@ -4,9 +4,11 @@ Tests for the ppolicy command, as far as it needs no running server.
 
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 
@@ -99,6 +101,57 @@ def test_checkListFileOfSeveral(run):
     (run.folder / "ppolicy.conf").write_text(lists + "def check(factory, data, port):\n    return 'dunno'\n")
     _, out, err = run("check", "--json")
     assert (len(json.loads(out)["warnings"]), err.count("words.txt:1")) == (1, 1)
+
+
+OLD = """
+from ppolicy.Base import Base
+
+class Old(Base):
+    def start(self):
+        connection = self.factory.getDbConnection()
+        connection.cursor().execute('CREATE TABLE IF NOT EXISTS old (sender VARCHAR(255))')
+        connection.commit()
+        self.factory.releaseDbConnection(connection)
+    def check(self, data, *args, **keywords):
+        connection = self.factory.getDbConnection()
+        connection.cursor().execute('INSERT INTO old VALUES (?)', [data['sender']])
+        connection.commit()
+        return 1, 'written'
+
+stateDir = 'state'
+modules = {'old': (Old, {})}
+def check(factory, data, port):
+    return 'WARN', factory.check('old', data)[1]
+"""
+
+
+def test_checkOldModule(run):
+    """A module of 2.7 that creates its tables in start() is no mistake: `ppolicy check` has no database for it."""
+    (run.folder / "ppolicy.conf").write_text(OLD)
+    code, out, err = run("check")
+    assert (code, out) == (0, f"{run.folder}/ppolicy.conf: 1 checks, no mistake\n")
+    warning = "old (Old): start() is not tried to its end, it asks the database: no database is open"
+    assert err == f"warning: {run.folder}/ppolicy.conf:17: {warning}\n"
+    assert not (run.folder / "state").exists()
+    # only where it has asked for it
+    (run.folder / "ppolicy.conf").write_text(
+        OLD.replace("        connection = self", "        raise OSError\n#", 1)
+    )
+    assert run("check")[0] == 1
+
+
+def test_dryRunOfOldModule(run):
+    """What a module of 2.7 writes into the database is written with --write only."""
+    (run.folder / "ppolicy.conf").write_text(OLD)
+    assert "unable to open database file" in run("try", "old")[2]  # nor is it made
+    assert not (run.folder / "state").exists()
+    assert "'written'" in run("try", "--write", "old", "sender=a")[1]
+    _, out, err = run("explain", stdin="sender=b\n\n")
+    assert "failed with exception" in out
+    assert "readonly database" in err
+    with closing(sqlite3.connect(run.folder / "state" / "ppolicy.sqlite")) as connection:
+        assert connection.execute("SELECT sender FROM old").fetchall() == [("a",)]
+    assert (run.folder / "state" / "ppolicy.sqlite").stat().st_mode & 0o777 == 0o640
 
 
 def test_checkPostfix(run):
