@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pymysql
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults, inlineCallbacks
@@ -693,6 +694,10 @@ class SchemaTests(Base, TestCase):
         self.assertEqual((True, 0, 0.0), (yield self.run_(reader.take, "nowhere", "k", 1, 1)))
         self.assertEqual(((1,),), self.rows("SELECT count FROM touched"))
         self.assertEqual((), self.rows("SHOW TABLES LIKE 'nowhere'"))
+        connection = reader.database.dbapi()  # that of modules for 2.7
+        self.addCleanup(connection.close)
+        with self.assertRaisesRegex(pymysql.Error, "READ ONLY"):
+            connection.cursor().execute("INSERT INTO touched SELECT * FROM touched")
 
 
 class PasswordTests(Base, TestCase):
