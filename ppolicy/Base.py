@@ -32,6 +32,11 @@ class Base(Check):
         self.setParams(**keywords)
 
     @classmethod
+    def made(cls, name, accepted, factory=None):
+        # 2.7 gave all of this to the constructor, where modules with one of their own use it.
+        return cls(name, factory, **accepted)
+
+    @classmethod
     def _allParams(cls):
         """
         {name: (help, default)} of the class and its bases, C{Check}'s own parameters first.

@@ -73,6 +73,17 @@ class Check(Parameters):
     def __init__(self, name):
         self.name = name
 
+    @classmethod
+    def made(cls, name, accepted, factory=None):
+        """
+        A check with the parameters that C{accept()} made, not yet started.
+
+        @param factory: what checks for ppolicy 2.7 are given.
+        """
+        check = cls(name)
+        check.assume(accepted)
+        return check
+
     def start(self):
         """
         Prepare. Runs before the first request, outside the reactor: it may block, it cannot wait().

@@ -38,13 +38,11 @@ class CheckSpec:
     def __str__(self):
         return f"{self.name} ({self.cls.__name__})"
 
-    def create(self):
+    def create(self, factory=None):
         """
         An instance with its parameters, not yet started.
         """
-        check = self.cls(self.name)
-        check.assume(self.parameters)
-        return check
+        return self.cls.made(self.name, self.parameters, factory)
 
 
 class Configuration:

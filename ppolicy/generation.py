@@ -90,7 +90,7 @@ class Generation:
         for spec in self.configuration.specs:
             check, self._asksDatabase = None, False
             try:
-                check = spec.create()
+                check = spec.create(self)
                 self.server.services.equip(check)
                 check.forgetResults = functools.partial(self.forget, spec.name)
                 check.dryRun = self.server.dryRun

@@ -31,8 +31,7 @@ def make(kind, state=None, dns=None, **parameters):
     accepted = cls.accept(parameters, Path.cwd(), mistakes)
     if mistakes:
         raise ConfigError(*[sentence for _, sentence in mistakes])
-    check = cls(cls.__name__.lower())
-    check.assume(accepted)
+    check = cls.made(cls.__name__.lower(), accepted)
     check.state = state or memoryState()
     check.tables = TableService(check.state.bridge, check.state.database)
     check.dns = dns or FakeResolver({})

@@ -81,6 +81,30 @@ def test_unknownParameter(tmp_path):
         serve(tmp_path, "{'needed': 1, 'limt': 9}")
 
 
+def test_constructor(tmp_path):
+    """A constructor of its own finds the parameters and the factory, however it takes them."""
+    sources = []
+    for name, arguments in (("First", "*args"), ("Second", "name, factory, *args")):
+        sources.append(
+            f"class {name}(Base):\n    PARAMS = {{'size': ('entries', 3), 'kept': ('', None)}}\n"
+            f"    def __init__(self, {arguments}, **keywords):\n"
+            f"        Base.__init__(self, {arguments}, **keywords)\n"
+            "        self.room = [self.getParam('size'), self.getParam('kept'), self.saveResult, self.getName(),\n"
+            "                     self.factory.getConfig('admin')]\n"
+            "    def check(self, data, *args, **keywords):\n        return 1, self.room\n"
+        )
+    serving = Serving(
+        tmp_path,
+        "from ppolicy.Base import Base\nadmin = 'me@example.org'\n"
+        + "".join(sources)
+        + "modules = {'a': (First, {'size': 7, 'saveResult': False}), 'b': (Second, {})}\n"
+        "def check(factory, data, port):\n    return 'dunno'\n",
+    )
+    checks = [slot.check for slot in serving.generation.slots.values()]
+    assert checks[0].room == [7, None, False, "a", "me@example.org"]
+    assert checks[1].room == [3, None, True, "b", "me@example.org"]
+
+
 class Plain(Base):
     """Has one parameter of its own."""
 
