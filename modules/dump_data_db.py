@@ -37,7 +37,7 @@ class DumpDataDB(Check):
 
     table: str = parameter("dump", "table of the requests")
     split: Literal["records", "date", None] = parameter(None, "when the table is put aside and a new one begun")
-    interval: int | str = parameter(0, "records of a table, or 'day', 'week', 'month' or 'year'")
+    interval: int | str | None = parameter(None, "records of a table, or 'day', 'week', 'month' or 'year'")
     retention: float = parameter(0, "seconds after which records are removed; 0: never", minimum=0)
     cachePositive: float = parameter(0, "not used: each request is written", minimum=0)
     cacheUnknown: float = parameter(0, "not used: each request is written", minimum=0)

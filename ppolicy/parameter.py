@@ -193,8 +193,9 @@ def _convert(value, wanted, folder):
         return value
     origin = typing.get_origin(wanted)
     if origin in (typing.Union, types.UnionType):
-        # A union takes the first member that fits as it stands, so that 'a' stays a text in `str | list`.
-        for member in typing.get_args(wanted):
+        # A union takes the first member that fits as it stands, so that 'a' stays a text in `str | list`; best the
+        # type that the value has.
+        for member in sorted(typing.get_args(wanted), key=lambda one: one is not type(value)):
             try:
                 return _convert(value, member, folder)
             except ValueError:
@@ -224,6 +225,11 @@ def _convert(value, wanted, folder):
         return toPath(value, folder)
     if wanted is float:
         return _convertFloat(value)
+    # Python 2 wrote 0 and 1 for them as often as not, and its 60 / 6 was a whole number.
+    if wanted is bool and type(value) is int and value in (0, 1):
+        return bool(value)
+    if wanted is int and isinstance(value, float) and value.is_integer():
+        return int(value)
     if isinstance(value, bool) and wanted is not bool:
         raise ValueError
     if not isinstance(value, wanted):

@@ -53,6 +53,7 @@ class Typed(Check):
     function: Callable | None = parameter(None, "a function")
     maybe: int | None = parameter(None, "a number or nothing")
     either: str | list[str] = parameter("a", "one text or several")
+    count: bool | float | int = parameter(False, "a number or not at all")
     place: Path | None = parameter(None, "a path or nothing")
     plain: dict = parameter({}, "a dictionary")
     anything: Any = parameter(None, "whatever")
@@ -1193,7 +1194,14 @@ def function():
 FOLDER = Path("/etc/ppolicy")
 CONVERTED = [
     ("truth", True, True),
+    ("truth", 0, False),
+    ("truth", 1, True),
     ("whole", 7, 7),
+    ("whole", 7.0, 7),
+    ("count", 1, 1),
+    ("count", 2.0, 2.0),
+    ("count", 0, 0),
+    ("count", True, True),
     ("number", 2, 2.0),
     ("number", 1.5, 1.5),
     ("text", "", ""),

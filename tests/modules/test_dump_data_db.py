@@ -362,3 +362,10 @@ class ParameterTests(SynchronousTestCase):
             {"table": "a b"},
         ):
             self.assertRaises(ConfigError, make("DumpDataDB", **wrong).start)
+
+    def test_noInterval(self):
+        """
+        What is not used may be written out as nothing.
+        """
+        for nothing in (None, 0):
+            self.assertEqual(nothing, make("DumpDataDB", split=None, interval=nothing).interval)
