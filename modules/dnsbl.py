@@ -14,8 +14,8 @@ class Dnsbl(BlocklistCheck):
     send mail at all, of good ones. Lists of domains are asked for that of the sender.
 
     A list has a name (ZEN, SPAMCOP, DNSWL, DBL ...; the file ppolicy/blocklists.py has them all, with what their
-    answers mean). The option dnsLists defines others, and keys for subscribed ones. Lists that are dead are
-    refused.
+    answers mean). The option dnsLists defines others, and keys for subscribed ones. Lists of ppolicy 2.7 that are
+    dead, such as NJABL, are warned about, and nobody asks them; the zone of a dead list is refused.
 
     A list answers for itself, and not always well: it is tested from time to time, and suspended while it lists
     everything, answers with error codes or does not answer. That is never taken for a listing. Ask through a

@@ -44,7 +44,7 @@ class P0f(Check):
         modules['p0f_fresh'] = ('P0f', {'socket': '/run/p0f/mail.socket', 'cachePositive': 600})
     """
 
-    socket: Path = parameter(Path("/var/run/p0f.socket"), "UNIX socket of p0f")
+    socket: Path = parameter("/var/run/p0f.socket", "UNIX socket of p0f")
     version: str | int | float | None = parameter("2.0.8", "not used: it is p0f 3 that is asked")
     ip: str | None = parameter(None, "not used: p0f 3 is asked for the client alone")
     port: int | str | None = parameter(25, "not used: p0f 3 is asked for the client alone")

@@ -300,9 +300,11 @@ def typeName(kind):
     """
     A type as a person writes it.
     """
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " | ".join(map(typeName, typing.get_args(kind)))
     if typing.get_origin(kind) or not isinstance(kind, type):
-        return str(kind).replace("typing.", "").replace("pathlib.", "").replace("NoneType", "None")
-    return kind.__name__
+        return str(kind).replace("typing.", "").replace("pathlib.", "").replace("collections.abc.", "")
+    return kind.__name__.replace("NoneType", "None")
 
 
 def _hints(cls):

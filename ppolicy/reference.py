@@ -42,6 +42,13 @@ The code is above 0 for yes, 0 for unknown, below 0 for no. What else a check
 takes or tells is said below. Results are kept in the cache for as long as the
 parameters cachePositive, cacheUnknown and cacheNegative say (0: not at all).
 
+What was found is noted in the request too, for later checks and the dumps:
+result_name_code, result_name_info, result_name_time (milliseconds) and
+result_name_cache (was it in the cache?); for a second question to the same
+check result_name#1_code and so on. Every check has two more parameters for it:
+
+{common}
+
 This page is made from the modules themselves: python -m ppolicy.reference
 """
 
@@ -51,7 +58,9 @@ def modules():
     The text of MODULES.
     """
     registry = Registry()
-    return "\n\n".join([_INTRODUCTION, *(module(registry.find(name)) for name in bundledTypes())])
+    common = [entry(name, one) for name, one in Check.declared().items() if name.startswith("saveResult")]
+    introduction = _INTRODUCTION.replace("{common}", "\n".join(common))
+    return "\n\n".join([introduction, *(module(registry.find(name)) for name in bundledTypes())])
 
 
 def module(cls):
@@ -71,13 +80,19 @@ def parameters(cls, skip=None):
     The declared parameters, one below the other. Those that the class has as C{skip} has them are left out.
     """
     common = skip.declared() if skip else {}
-    lines = []
-    for name, one in sorted(cls.declared().items()):
-        if common.get(name) is one and name.startswith("saveResult"):
-            continue
-        default = "required" if one.required else repr(one.default)
-        lines += [f"    {name}: {typeName(one.type)} ({default})", *wrapped(one.help)]
-    return "\n".join(lines)
+    return "\n".join(
+        entry(name, one)
+        for name, one in sorted(cls.declared().items())
+        if not (common.get(name) is one and name.startswith("saveResult"))
+    )
+
+
+def entry(name, one):
+    """
+    One declared parameter.
+    """
+    default = "required" if one.required else repr(one.default)
+    return "\n".join([f"    {name}: {typeName(one.type)} ({default})", *wrapped(one.help)])
 
 
 def wrapped(text, width=72, indent="        "):

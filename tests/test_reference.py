@@ -27,6 +27,18 @@ def test_fresh(name):
     assert (ROOT / name).read_text(encoding="utf-8") == reference.FILES[name](), "run: make reference"
 
 
+def test_everyParameter():
+    """MODULES has each parameter of each check, also those that all have; types are as a person writes them."""
+    text = (ROOT / "MODULES").read_text(encoding="utf-8")
+    introduction, *entries = re.split(r"^Module (?=\w+\n-)", text, flags=re.MULTILINE)
+    entries = {one.partition("\n")[0]: one for one in entries}
+    for kind in bundledTypes():
+        for name in Registry().find(kind).declared():
+            where = introduction if name.startswith("saveResult") else entries[kind]
+            assert f"\n    {name}: " in where, (kind, name)
+    assert not re.search(r"^    \w+: .*(Optional|Union|collections|PosixPath)", text, re.MULTILINE)
+
+
 def examples():
     """(module type, example) for each assignment in the Examples of each module."""
     registry = Registry()
