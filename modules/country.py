@@ -5,8 +5,6 @@ Which country does an address come from?
 import re
 from pathlib import Path
 
-from twisted.logger import Logger
-
 from ppolicy.check import Check, parameter
 from ppolicy.errors import ConfigError, Mistake, ParamError
 from ppolicy.geoip import GeoFile
@@ -60,8 +58,6 @@ class Country(Check):
     )
     asnPath: Path | None = parameter(None, "a second file, with autonomous systems")
 
-    log = Logger()
-
     def start(self):
         self._wanted = frozenset(_codes(self.country))
         self._file = _loaded("dataPath", self.dataPath or _standard())
@@ -69,13 +65,6 @@ class Country(Check):
         if self._wanted and not self._file.hasCountries and not self._file.isLegacy:
             raise ParamError(f"country: there are no countries in {self._file.path}")
         for file in self._files():
-            if file.isLegacy:
-                self.log.warn(
-                    "{name}: {path} has the format GeoIP.dat, which is not read any more: all addresses are"
-                    " unknown; dataPath must name a .mmdb file",
-                    name=self.name,
-                    path=str(file.path),
-                )
             self.tables.watch(file, self.forgetResults)
 
     def _files(self):

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from ppolicy import blocklists, ownlists
 from ppolicy.bridge import inReactor, timeLeft, waitAll
 from ppolicy.dns import Answer
+from ppolicy.errors import Mistake
 from ppolicy.listhealth import ListHealth
 from ppolicy.timers import Timers
 
@@ -68,7 +69,7 @@ class Blocklists:
         self.own = ownlists.parse(own or {}, folder)
         self._users = {}
         self._health = {}
-        self._warned = set()
+        self._dead = {}  # those that were named, and are told in the log
         self._timers = Timers(bridge)
 
     def start(self):
@@ -97,10 +98,17 @@ class Blocklists:
         @see: L{ppolicy.blocklists.find}. A dead list is warned about in the log, once.
         """
         found = blocklists.find(name, self.own)
-        if isinstance(found, blocklists.DeadList) and name not in self._warned:
-            self._warned.add(name)
+        if isinstance(found, blocklists.DeadList) and name not in self._dead:
+            self._dead[name] = found
             self.log.warn("{reason}; the answer is always 0", reason=found.reason)
         return found
+
+    @property
+    def warnings(self):
+        """
+        A L{Mistake} for each dead list that was named.
+        """
+        return [Mistake(f"{one.reason}; the answer is always 0") for one in self._dead.values()]
 
     def use(self, user, lists, forget=lambda: None):
         """

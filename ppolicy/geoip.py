@@ -31,6 +31,7 @@ _BITS = {4: 32, 6: 128}
 _MARKER, _METADATA = b"\xab\xcd\xefMaxMind.com", 128 * 1024
 # What stands near the end of a file in the format before, and at most how far from it.
 _LEGACY_MARKER, _LEGACY_END = b"\xff\xff\xff", 25
+_LEGACY = "it has the format GeoIP.dat, which is not read any more: all addresses are unknown"
 # What reading a damaged file can raise. Each look-up has a bound on what it decodes.
 _DAMAGE = (InvalidDatabaseError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
@@ -87,11 +88,18 @@ class GeoFile(WatchedFile):
         content = self._content
         problem = self.problem or content.trouble
         if self.isLegacy:
-            problem = "it has the format GeoIP.dat, which is not read any more: all addresses are unknown"
+            problem = _LEGACY
         return {
             "problem": problem and (problem if str(self.path) in problem else f"{self.path}: {problem}"),
             **content.described(),
         }
+
+    @property
+    def warnings(self):
+        """
+        L{Mistake}s that do not keep the file from being used.
+        """
+        return [Mistake(f"{_LEGACY}; name a .mmdb file", self.path)] if self.isLegacy else []
 
     @property
     def hasCountries(self):

@@ -58,7 +58,7 @@ def start(configuration):
     server.services = Services(server.bridge, configuration)
     generation = Generation(0, configuration, server)
     generation.start()
-    configuration.warnings += server.services.tables.warnings
+    configuration.warnings += server.services.tables.warnings + server.services.blocklists.warnings
     generation.stop()
 
 

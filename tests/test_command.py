@@ -154,6 +154,21 @@ def test_dryRunOfOldModule(run):
     assert (run.folder / "state" / "ppolicy.sqlite").stat().st_mode & 0o777 == 0o640
 
 
+def test_checkDead(run):
+    """What 2.7 could still use, and always answers 0 now, is told."""
+    (run.folder / "GeoIP.dat").write_bytes(bytes(2000))
+    (run.folder / "ppolicy.conf").write_text(
+        "modules = {'a': ('Dnsbl', {'dnsbl': 'NJABL'}), 'b': ('DnsblScore', {'dnsbl': ['NJABL', 'SORBS']}),\n"
+        "           'c': ('Country', {'dataPath': 'GeoIP.dat'})}\ndef check(factory, data, port): pass\n"
+    )
+    code, _, err = run("check")
+    legacy, first, second, end = err.split("\n")
+    assert (code, end) == (0, "")
+    assert legacy.startswith(f"warning: {run.folder}/GeoIP.dat: it has the format GeoIP.dat, which is not read")
+    assert first.startswith("warning: NJABL (njabl.org) is dead since March 2013: ")
+    assert second == "warning: SORBS (sorbs.net) is dead since June 2024: it was emptied; the answer is always 0"
+
+
 def test_checkPostfix(run):
     """The lines for main.cf name the listener."""
     _, out, _ = run("check", "--postfix")

@@ -147,8 +147,8 @@ class CountryTests(SynchronousTestCase):
         path.write_bytes(bytes(2000))
         check = self.country(dataPath=str(path), country="CZ")
         self.assertEqual((0, None), check.check({"client_address": "81.2.69.160"}))
-        (event,) = [event for event in events if "GeoIP.dat" in event.get("log_format", "")]
-        self.assertEqual(str(path), event["path"])
+        (event,) = [event for event in events if "GeoIP.dat" in event.get("warning", "")]
+        self.assertTrue(event["warning"].startswith(f"{path}: "))
 
 
 class ReloadTests(Listing):
