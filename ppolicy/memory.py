@@ -2,6 +2,7 @@
 A list that is in memory as a whole.
 """
 
+import math
 from time import monotonic
 
 from twisted.logger import Logger
@@ -34,7 +35,8 @@ class InMemory:
         self._read, self._loader = read, load
         self._refresh, self._expire = refresh, expire
         self._rows = None
-        self._earliest = self._loaded = self._nextLoad = 0.0
+        self._earliest = self._loaded = 0.0
+        self._nextLoad = math.inf  # load() is called once there is a table
         self._isLoading = self._hasChanged = self._closed = False
         self._later = None
         self.problem = None

@@ -2,6 +2,8 @@
 Tests for lists in the database, in a real SQLite file with the real reactor; tests/live has a server.
 """
 
+import threading
+
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.task import deferLater
@@ -749,6 +751,23 @@ class MemoryTests(Tables):
         self.assertIsNotNone((yield self.find(table, "a")))
         yield self.settled()
         self.assertEqual("1 values in memory", table.described())
+
+    @inlineCallbacks
+    def test_lookedAtBeforeThere(self):
+        """
+        A table is not loaded before it is created, though a request or the status look at it.
+        """
+        events, mayGoOn = self.logged(), threading.Event()
+        held = self.database.submit(lambda connection: mayGoOn.wait(60) and None)
+        table = self.tables.table("friends", ["sender"], cacheAll=True)
+        table.open()
+        self.assertEqual("asked itself until it is loaded", table.described())
+        yield self.database.load(lambda _: None).addErrback(lambda _: None)  # behind what would have been loaded
+        mayGoOn.set()
+        yield held
+        yield self.settled()
+        self.assertEqual([], [one for one in events if "cannot be loaded" in one.get("log_format", "")])
+        self.assertEqual("0 values in memory", table.described())
 
     @inlineCallbacks
     def test_close(self):
