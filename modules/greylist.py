@@ -118,6 +118,7 @@ class Greylist(Check):
             raise ParamError(
                 "text may have {seconds}, {minutes} and {domain} in it, and other braces doubled"
             ) from None
+        self.cacheNegative = 0.0  # 2.7 had 60: who came back in time would have been told to wait
         self._plainText = self.text == type(self).declared()["text"].default
         self._asked = _NOBODY
         self._pools = SenderPools(self.dns, self.state.clock) if self.senderPool else None

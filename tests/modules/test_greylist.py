@@ -11,7 +11,7 @@ from ppolicy import senderpool
 from ppolicy.errors import BackendError, ConfigError, DNSTimeout
 from ppolicy.testing import FakeResolver, make, memoryState, waiting
 from tests.listing import Listing
-from tests.serving import Serving
+from tests.serving import POSTFIX, Serving, asked
 
 MAIL = {"sender": "alice@example.net", "recipient": "bob@example.org", "client_address": "192.0.2.1"}
 
@@ -900,3 +900,17 @@ def test_livesOnBehindTheCache(tmp_path):
         codes.append(serving.ask(**MAIL))
     assert codes == ["action=WARN -1\n\n"] + ["action=WARN 1\n\n"] * 13
     serving.generation.stop()
+
+
+def test_deferralIsNeverCached(tmp_path):
+    """
+    Whatever cacheNegative says, as configurations of 2.7 may, a retry is not answered with what was said before.
+    """
+    serving = Serving(
+        tmp_path,
+        "modules = {'grey': ('Greylist', {'delay': 30, 'cacheNegative': 60})}\n"
+        "def check(factory, data, port):\n    return 'WARN', str(factory.check('grey', data)[0])\n",
+    )
+    assert serving.ask(asked(**POSTFIX)) == "action=WARN -1\n\n"
+    serving.clock.advance(31)
+    assert serving.ask(asked(**POSTFIX)) == "action=WARN 1\n\n"
