@@ -28,7 +28,9 @@ class ListCheck(Check):
     cacheAll: bool = parameter(False, "keep the whole table in memory")
     cacheAllRefresh: float = parameter(900, "seconds after which the whole table is loaded again", minimum=1)
     cacheAllExpire: float = parameter(
-        3600, "seconds a loaded table is used when it cannot be loaded again", minimum=1
+        3600,
+        "seconds a loaded table is used when it cannot be loaded again, at least cacheAllRefresh",
+        minimum=1,
     )
 
     family = "list"
@@ -41,8 +43,6 @@ class ListCheck(Check):
         @see: L{ppolicy.listtable.ListTable}
         @raises ConfigError: when a name cannot be one.
         """
-        if self.cacheAllExpire < self.cacheAllRefresh:
-            raise ParamError("cacheAllExpire must not be shorter than cacheAllRefresh")
         return self.tables.table(
             table,
             keys,
@@ -53,7 +53,7 @@ class ListCheck(Check):
             caseSensitive=self.cacheCaseSensitive,
             cacheAll=self.cacheAll,
             refresh=self.cacheAllRefresh,
-            expire=self.cacheAllExpire,
+            expire=max(self.cacheAllExpire, self.cacheAllRefresh),
             forget=self.forgetResults,
         )
 
