@@ -185,15 +185,14 @@ class ListDynTests(Listing):
     @inlineCallbacks
     def test_both(self):
         """
-        With both times a row is first 1, then 2, then gone.
+        With both times a row is first 1, then 2, then gone; of several rows the highest code is told.
         """
-        codes = []
-        for soft, hard in ((50, 100), (0.1, 100), (0.1, 0.2)):
-            check = yield self.dyn(table=f"list{len(codes)}", softExpire=soft, hardExpire=hard)
-            yield self.ask(check, self.data(), "add")
-            yield deferLater(reactor, 0.3)
-            codes.append((yield self.ask(check, self.data()))[0])
-        self.assertEqual([1, 2, -1], codes)
+        check = yield self.dyn(softExpire=100, hardExpire=200)
+        for sender, *times in (("a",), ("b", 1e-3, 200), ("c", 1e-4, 1e-3)):
+            yield self.ask(check, {"sender": sender}, "add", None, *times)
+        for senders, code in (("a", 1), ("b", 2), ("c", -1), ("cb", 2), ("cba", 2)):
+            while (yield self.ask(check, {"sender": list(senders)}))[0] != code:
+                yield deferLater(reactor, 0.01)
 
     @inlineCallbacks
     def test_arguments(self):
@@ -248,14 +247,13 @@ class ListDynTests(Listing):
         """
         With cacheAll the answers are the same: what was added counts at once, and times are kept.
         """
-        check = yield self.dyn(cacheAll=True, softExpire=0.3, hardExpire=0.9, retcols="score")
-        yield self.ask(check, self.data(), "add", {"score": "5"})
+        check = yield self.dyn(cacheAll=True, softExpire=100, hardExpire=200, retcols="score")
+        for sender, *times in (("a",), ("b", 1e-3, 200), ("c", 1e-4, 1e-3)):
+            yield self.ask(check, {"sender": sender}, "add", {"score": "5"}, *times)
         yield self.settled()
-        found = []
-        for _ in range(3):
-            found.append((yield self.ask(check, self.data())))
-            yield deferLater(reactor, 0.45)
-        self.assertEqual([(1, [[1, "5"]]), (2, [[2, "5"]]), (-1, [])], found)
+        for sender, answer in (("a", (1, [[1, "5"]])), ("b", (2, [[2, "5"]])), ("c", (-1, []))):
+            while (yield self.ask(check, {"sender": sender})) != answer:
+                yield deferLater(reactor, 0.01)
 
     @inlineCallbacks
     def test_together(self):
