@@ -28,6 +28,7 @@ class WriteBehind:
         the database does not take, and None for the others.
     @ivar rows: {digest: (digest, *row, *columns)} of those to be written with the next flush.
     @ivar isLate: are those of before not yet written? Then rows are to be written before the answer.
+    @ivar _lost: how many rows have left the memory unwritten, which is told when the database works again.
     @ivar _flushes: {digest: …} of each portion that is being written; C{_flushing} is how many there are.
     """
 
@@ -42,6 +43,7 @@ class WriteBehind:
         self.rows = {}
         self.isLate = False
         self._flushing, self._flushes = 0, []
+        self._lost = 0
         self._nextTurn = None
 
     def flush(self):
@@ -97,7 +99,7 @@ class WriteBehind:
                 self._flushPortion(leaving[start : start + _TURN])
             self._flushSome(_TURN)  # others are likely to leave next
             for digest in leaving:  # what a database that is away does not take is lost
-                self.rows.pop(digest, None)
+                self._lost += self.rows.pop(digest, None) is not None
 
     def unwritten(self):
         """
@@ -167,14 +169,18 @@ class WriteBehind:
             self.isLate = False
         if isinstance(result, Failure):
             self.again(result.value, portion)
-        elif any(result):
-            refused = [one for one in result if one is not None]
-            self.log.error(
-                "{count} rows of table {table} are lost: {error}",
-                count=len(refused),
-                table=self._table.name,
-                error=str(refused[0]),
-            )
+            return
+        refused = [one for one in result if one is not None]
+        if refused:
+            self._tellLost(len(refused), refused[0])
+        if self._lost:
+            self._tellLost(self._lost, "there was no room for more while the database was away")
+            self._lost = 0
+
+    def _tellLost(self, count, why):
+        self.log.error(
+            "{count} rows of table {table} are lost: {why}", count=count, table=self._table.name, why=str(why)
+        )
 
     def again(self, error, entries):
         """
@@ -183,8 +189,11 @@ class WriteBehind:
         """
         if not error.later:
             return
+        now = self._table.clock()
         for entry in entries:
             digest = entry[0]
             row = self._front.get(digest)
             if row is not None:
                 self.rows.setdefault(digest, (digest, *row, *entry[len(row) + 1 :]))
+            elif entry[len(self._table.fields) + 1] > now:
+                self._lost += 1

@@ -821,6 +821,32 @@ class SQLiteTests(TestCase):
             self.assertIn(f"{len(table)} to be written", table.described())
 
     @inlineCallbacks
+    def test_lostWhileAway(self):
+        """
+        When the database works again the log tells how many rows there was no room for meanwhile.
+        """
+        self.patch(state, "SIZE", 50)
+        self.patch(localtable, "EVICTED", 20)
+        events = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        store = self.store()
+        yield self.touch(store, ("first",))
+        table = store.table("seen", COLUMNS)
+        while not table._load.isDone:
+            yield deferLater(reactor, 0.01)
+        away = self.patch(SQLite, "isAway", True)
+        for number in range(500):
+            yield self.touch(store, (f"{number}",), behind=True)
+        away.restore()
+        told = []
+        while not told or table.unwritten():
+            yield deferLater(reactor, 0.01)
+            own = [event for event in events if event["log_namespace"] == "ppolicy.writebehind.WriteBehind"]
+            told = [event["count"] for event in own]
+        self.assertEqual(501, sum(told) + len(self.rows()))
+
+    @inlineCallbacks
     def test_tableDropped(self):
         """
         A table that somebody dropped is created again, at once.
