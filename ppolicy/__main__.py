@@ -14,6 +14,7 @@ from ppolicy.terminal import (
     coloured,
     complain,
     configured,
+    counted,
     echoJSON,
     headed,
     judged,
@@ -93,7 +94,7 @@ def check(path, asJson, postfix):
             }
         )
         return
-    click.echo(f"{configuration.path}: {len(configuration.specs)} checks, no mistake")
+    click.echo(f"{configuration.path}: {counted(len(configuration.specs), 'check')}, no mistake")
     if postfix:
         click.echo(lines)
 
@@ -158,8 +159,7 @@ def status(path, asJson, checks):
 
 def _showHealth(problems):
     number = len(problems)
-    said = f"{number} problem{'' if number == 1 else 's'}" if problems else "ok"
-    click.echo(headed("health: ") + judged(-number or 1, said))
+    click.echo(headed("health: ") + judged(-number or 1, counted(number, "problem") if problems else "ok"))
     for one in problems:
         click.echo(f"  {printable(one['where'])}: " + judged(-1, printable(one["problem"])))
 

@@ -12,6 +12,7 @@ from ppolicy.terminal import (
     ask,
     configured,
     controlSocket,
+    counted,
     echoJSON,
     found,
     headed,
@@ -164,7 +165,8 @@ def showCache(path, asJson, check):
     elif check is not None:
         table(answer["entries"])
     else:
-        click.echo(f"{answer['entries']} of at most {answer['size']} results, {answer['dns']} answers of the DNS")
+        answers = counted(answer["dns"], "answer")
+        click.echo(f"{answer['entries']} of at most {answer['size']} results, {answers} of the DNS")
         if answer["checks"]:
             table([{**one, "hits": _percent(one["fromCache"], one["asked"])} for one in answer["checks"]])
 
@@ -181,8 +183,8 @@ def flush(path, asJson, check):
     if asJson:
         echoJSON(answer)
         return
-    more = f", {answer['dns']} answers of the DNS" if "dns" in answer else ""
-    click.echo(f"{answer['flushed']} results{more} forgotten")
+    more = f", {counted(answer['dns'], 'answer')} of the DNS" if "dns" in answer else ""
+    click.echo(f"{counted(answer['flushed'], 'result')}{more} forgotten")
 
 
 def _showStatistics(answer):

@@ -220,6 +220,13 @@ def printable(value):
     return text if text.isprintable() else text.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+def counted(number, thing):
+    """
+    How many things there are, in words.
+    """
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def found(something):
     """
     Something was named: end with an exit code of its own when it is not there.

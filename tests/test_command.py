@@ -55,6 +55,13 @@ def test_check(run):
     assert not (run.folder / "state").exists()
 
 
+def test_checkOne(run):
+    """One check is one."""
+    one = "modules = {'dummy': ('Dummy', {})}\ndef check(factory, data, port):\n    return 'dunno'\n"
+    (run.folder / "ppolicy.conf").write_text(one)
+    assert run("check")[1] == f"{run.folder}/ppolicy.conf: 1 check, no mistake\n"
+
+
 def test_checkMistakes(run):
     """Mistakes are told with file and line, and the exit code is 1."""
     (run.folder / "ppolicy.conf").write_text("conLimit = 3\n" + CONF.replace("delay", "dely"))

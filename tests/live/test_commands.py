@@ -61,9 +61,9 @@ def test_status(makeServer):
 def test_cacheFlush(makeServer):
     """One check's cached results are forgotten, or all; an unknown name is refused."""
     server = makeServer(POLICY)
-    assert command(server, "cache", "flush", "dummy") == (0, "1 results forgotten\n")
+    assert command(server, "cache", "flush", "dummy") == (0, "1 result forgotten\n")
     server.request(MAIL)
-    assert command(server, "cache", "flush") == (0, "1 results, 0 answers of the DNS forgotten\n")
+    assert command(server, "cache", "flush") == (0, "1 result, 0 answers of the DNS forgotten\n")
     code, out = command(server, "cache", "flush", "none")
     assert (code, out) == (1, "there is no check 'none'; modules has greylist, dummy\n")
     server.request(MAIL)

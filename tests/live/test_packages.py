@@ -195,7 +195,7 @@ def test_debian(deb, source, debian):
     owners = ("stat", "-c", "%U:%G %a", "/etc/ppolicy", CONFIGURATION, "/var/lib/ppolicy")
     assert debian.run(*owners) == "root:ppolicy 750\nroot:ppolicy 640\nppolicy:ppolicy 750\n"
     assert debian.run("sh", "-c", "ls /etc/systemd/system/*/").count("ppolicy.") >= 1
-    assert debian.run("ppolicy", "check") == f"{CONFIGURATION}: 1 checks, no mistake\n"
+    assert debian.run("ppolicy", "check") == f"{CONFIGURATION}: 1 check, no mistake\n"
 
     shipped = debian.run("cat", CONFIGURATION)
     ours = shipped.replace("stateDir = '/var/lib/ppolicy'\n", "")
