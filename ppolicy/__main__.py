@@ -213,15 +213,16 @@ def tryCommand(path, write, asJson, name, words):
 @click.option(
     "--write", is_flag=True, help="Let it change the state for real, in the running server if there is one."
 )
+@click.option("--port", metavar="PORT", help="Where it came in: one of ppolicyPort, by default the first.")
 @click.option("--json", "asJson", is_flag=True, help="Print JSON, an object in a line for each request.")
 @click.argument("request", type=click.File("rb"), default="-")
-def explain(path, write, asJson, request):
+def explain(path, write, port, asJson, request):
     """
     Show step by step how the policy decides.
 
     The request comes from a file or from standard input. It is lines `name=value`, as Postfix sends
-    them or as DumpDataFile wrote them; what is left out is empty, and it came in at the first of
-    ppolicyPort. Nothing is changed unless --write is given. The exit code is 1 when the policy fails.
+    them or as DumpDataFile wrote them; what is left out is empty. Nothing is changed unless --write is
+    given. The exit code is 1 when the policy fails.
 
     \b
     Example:
@@ -233,7 +234,7 @@ def explain(path, write, asJson, request):
     datas = offline.requests(request.read())
     for sentence in dict.fromkeys(sentence for data in datas for sentence in offline.misspelt(data)):
         warn(sentence)
-    answers = offline.explain(offline.load(path), datas, write)
+    answers = offline.explain(offline.load(path), datas, write, port)
     for data, answer in zip(datas, answers, strict=True):
         if len(datas) > 1 and not asJson:
             about = f"{data['protocol_state']}  client {data['client_address']}  <{data['sender']}>"

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from ppolicy.decisions import describedSteps
 from ppolicy.errors import BrokenAnswer, DeadlineExceeded, Mistake, PPolicyError
-from ppolicy.listeners import Port, Tcp, Unix, parsePort
+from ppolicy.listeners import Endpoint, Port, Tcp, Unix, describe, isSame, parsePort
 from ppolicy.logs import escaped
 from ppolicy.parameter import didYouMean
 from ppolicy.policy import Factory
@@ -26,11 +26,25 @@ _LONGEST = 500
 _MANY = ("values", "rows", "columns")
 
 
-def portOf(configuration):
+def portOf(configuration, text=None):
     """
-    Where a request comes in that Postfix has not sent: the first of C{ppolicyPort}.
+    Where a request comes in that Postfix has not sent.
+
+    @param text: one of C{ppolicyPort}, in any of its forms; None is the first of them.
+    @raises PPolicyError: when it is none of them.
     """
-    (wanted, *_) = parsePort(configuration.options.ppolicyPort[0], configuration.folder)
+    folder = configuration.folder
+    there = [one for value in configuration.options.ppolicyPort for one in parsePort(value, folder)]
+    if text is None:
+        wanted = there[0]
+    else:
+        try:
+            (wanted, *_) = parsePort(text, folder)
+        except ValueError as error:
+            raise PPolicyError(f"--port: {error}") from None
+        if not any(_takes(one, wanted) for one in there):
+            names = ", ".join(map(describe, there))
+            raise PPolicyError(f"--port: ppolicyPort has no {describe(wanted)}; there is {names}")
     if isinstance(wanted, Unix):
         return Port("UNIX", "", "", str(wanted.path))
     if isinstance(wanted, Tcp):
@@ -39,13 +53,23 @@ def portOf(configuration):
     return Port("TCP", "127.0.0.1", "", "")  # which port systemd has is not known here
 
 
-def explain(server, generation, data):
+def _takes(listener, wanted):
+    """
+    Does what is sent to one parsed port come in at another?
+    """
+    if isinstance(listener, Endpoint) or isinstance(wanted, Endpoint):
+        return listener == wanted
+    return isSame(wanted, listener)
+
+
+def explain(server, generation, data, port=None):
     """
     Decide about a request as the server would.
 
+    @param port: where it came in, see L{portOf}.
     @return: a Deferred of {steps: [{name, code, info, ms, cached}], action, ms, error}.
     """
-    port = portOf(generation.configuration)
+    port = portOf(generation.configuration, port)
 
     def work():
         factory = Factory(generation)

@@ -151,15 +151,16 @@ def _octet(number):
     return chr(number) if number < 0x80 else chr(0xDC00 + number)
 
 
-def explain(configuration, datas, write):
+def explain(configuration, datas, write, port=None):
     """
     How the policy decides about each request; with C{write} in the running server, if there is one.
 
+    @param port: where they came in, see L{ppolicy.dryrun.portOf}.
     @return: a list of dictionaries as from L{ppolicy.dryrun.explain}.
     """
     path = controlPath(configuration)
     if write and controlclient.isServed(path):
-        return [controlclient.ask(path, "explain", request=data) for data in datas]
+        return [controlclient.ask(path, "explain", request=data, port=port) for data in datas]
 
     _tellFailures()
 
@@ -167,7 +168,7 @@ def explain(configuration, datas, write):
     def work(server, generation):
         answers = []
         for data in datas:
-            answers.append((yield dryrun.explain(server, generation, data)))
+            answers.append((yield dryrun.explain(server, generation, data, port)))
         return answers
 
     return _run(configuration, write, work)

@@ -253,12 +253,15 @@ class Verbs:
         data = request.get("request")
         if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
             raise PPolicyError("a request is a dictionary of texts")
+        port = request.get("port")
+        if not isinstance(port, str | None):
+            raise PPolicyError("a port is a text")
         server = self._service.server
         mail = " ".join(
             f"{name}={data[name]}" for name in ("sender", "recipient", "client_address") if name in data
         )
         self._tell(request, f"explain --write {mail}"[:_LONGEST])
-        return explain(server, server.generation, data)
+        return explain(server, server.generation, data, port)
 
 
 def _own(slot, bridge):

@@ -214,6 +214,40 @@ def test_explainPort(run, port, shown):
     assert out == f"action=WARN {shown.format(folder=run.folder)}\n"
 
 
+@pytest.mark.parametrize(
+    ("port", "shown"),
+    [
+        ("10041", "127.0.0.1|10041|"),
+        ("[::1]:10041", "::1|10041|"),
+        ("192.0.2.1:10042", "192.0.2.1|10042|"),
+        ("*:10042", "127.0.0.1|10042|"),
+        ("unix:sock", "||{folder}/sock"),
+        ("systemd:domain=INET:index=0", "127.0.0.1||"),
+    ],
+)
+def test_explainOtherPort(run, port, shown):
+    """With --port it came in at another one."""
+    (run.folder / "ppolicy.conf").write_text(
+        "ppolicyPort = [10040, 10041, '*:10042', 'unix:sock:mode=666', 'systemd:domain=INET:index=0']\n"
+        "def check(factory, data, port):\n    return 'WARN', f'{port.host}|{port.port}|{port.path}'\n"
+    )
+    _, out, _ = run("explain", "--port", port, stdin=REQUEST)
+    assert out == f"action=WARN {shown.format(folder=run.folder)}\n"
+
+
+@pytest.mark.parametrize(
+    ("port", "said"),
+    [
+        ("10043", "ppolicyPort has no 127.0.0.1:10043; there is 127.0.0.1:10031, [::1]:10031"),
+        ("tcp:10031", "ppolicyPort has no tcp:10031; there is 127.0.0.1:10031, [::1]:10031"),
+        ("70000", "70000 is no port number, these are 1 to 65535"),
+    ],
+)
+def test_explainNoPort(run, port, said):
+    """A port where the server does not listen is refused, and those where it does are named."""
+    assert run("explain", "--port", port, stdin=REQUEST) == (1, "", f"--port: {said}\n")
+
+
 def test_explainOverlay(run):
     """Requests of one run see each other's writes, in memory."""
     code, out, _ = run("explain", "--json", stdin=REQUEST + REQUEST)

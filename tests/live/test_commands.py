@@ -222,6 +222,16 @@ def test_explain(makeServer):
     assert "300s" not in out  # and the dry run reads what the server has written
 
 
+def test_explainPort(makeServer):
+    """The server, too, is told at which of its ports the request came in."""
+    server = makeServer("def check(factory, data, port):\n    return 'WARN', port.host\n")
+    for host in ("127.0.0.1", "::1"):
+        port = f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
+        code, out = command(server, "explain", "--write", "--port", port, stdin="sender=\n")
+        assert (code, out) == (0, f"action=WARN {host}\n")
+    assert command(server, "explain", "--write", "--port", "1", stdin="sender=\n")[0] == 1
+
+
 def test_secondServer(makeServer):
     """A second server on the same state is refused in a sentence."""
     server = makeServer(POLICY)
