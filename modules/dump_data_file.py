@@ -2,7 +2,10 @@
 Keep requests in a file: to look at them later, or to try a new policy on them.
 """
 
+import errno
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from time import time
 
@@ -44,12 +47,23 @@ class DumpDataFile(Check):
 
     def start(self):
         self._writer = LineWriter(File(self.fileName))
-        if self.dryRun:
-            return
         try:
-            self._writer.start()
+            if self.dryRun:
+                self._look()
+            else:
+                self._writer.start()
         except OSError as error:
             raise ParamError(f"fileName: {self.fileName}: {error.strerror}") from error
+
+    def _look(self):
+        """
+        What would keep the file from being opened, as far as it is seen without making one; the server may be a
+        user who sees more.
+        """
+        with suppress(PermissionError):
+            self.fileName.parent.stat()
+            if self.fileName.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
     def status(self):
         return self._writer.status()

@@ -104,6 +104,15 @@ class DumpDataFileTests(SynchronousTestCase):
         check = make("DumpDataFile", fileName="/nowhere/dump.dat")
         self.assertIn("/nowhere/dump.dat", str(self.assertRaises(ConfigError, check.start)))
 
+    def test_dryRunOfNoFile(self):
+        """
+        A dry run, which makes no file, finds that there can be none.
+        """
+        for path, why in (("/nowhere/dump.dat", "No such file or directory"), ("/etc", "Is a directory")):
+            check = make("DumpDataFile", fileName=path)
+            check.dryRun = True
+            self.assertEqual(f"fileName: {path}: {why}", str(self.assertRaises(ConfigError, check.start)))
+
     def test_dryRun(self):
         """
         A dry run writes nothing.
