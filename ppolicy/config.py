@@ -14,7 +14,7 @@ from ppolicy.errors import BrokenAnswer, ConfigError, Mistake
 from ppolicy.listeners import Unix, parsePort
 from ppolicy.options import IGNORED, Options
 from ppolicy.parameter import described, shown, toMistakes
-from ppolicy.places import Places
+from ppolicy.places import Places, replaced
 from ppolicy.reading import Reading, explained
 from ppolicy.registry import Registry, isCheck
 from ppolicy.reply import ReplyEncoder, isPermanent
@@ -89,6 +89,8 @@ class _Reading(Reading):
         result = Configuration()
         result.path, result.folder, result.options = self.path, self.folder, self._options()
         self._leftOvers()
+        for name, line, again in replaced(self.tree, Options.declared()):
+            self.warning(f"{name} is there again in line {again}: this one has no effect", line)
         result.encoder = self._answers(result.options)
         result.specs = self._checks(result.options, result.encoder)
         result.policy = self._policy(result.encoder) if end is None else None

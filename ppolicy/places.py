@@ -81,6 +81,34 @@ class Places:
         return items
 
 
+def replaced(tree, options):
+    """
+    Options, functions and classes that another one of the same name replaces before anything can use them, as when
+    two examples were put into one file: (name, line, line of the other).
+
+    @param options: the names of all.
+    """
+    before = {}
+    for number, node in enumerate(tree.body):
+        if isinstance(node, _DEFINITIONS):
+            names = [] if node.name.startswith("_") else [node.name]
+        elif isinstance(node, ast.Assign):
+            names = [one.id for one in node.targets if isinstance(one, ast.Name) and one.id in options]
+        else:
+            continue
+        for name in names:
+            if name in before and not any(_uses(one, name) for one in tree.body[before[name] + 1 : number + 1]):
+                yield name, tree.body[before[name]].lineno, node.lineno
+            before[name] = number
+
+
+def _uses(tree, name):
+    return any(
+        isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Store)
+        for node in ast.walk(tree)
+    )
+
+
 def _statements(tree):
     """
     The statements that run when a file is executed, in their order; not those of functions and classes.

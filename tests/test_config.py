@@ -618,6 +618,26 @@ WARNINGS = {
         {},
         ["2: colour is no option, and nothing uses it"],
     ),
+    "replaced": (
+        "requestTimeout = 5\nmodules = {'a': ('Dummy', {})}\nrequestTimeout = 6\n\n"
+        "def check(factory, data, port):\n    return 'reject'\n\nmodules = {}\n\n"
+        "def check(factory, data, port):\n    return 'dunno'",
+        {},
+        [
+            "1: requestTimeout is there again in line 3: this one has no effect",
+            "2: modules is there again in line 8: this one has no effect",
+            "5: check is there again in line 10: this one has no effect",
+        ],
+    ),
+    "used before it is replaced": (
+        "import socket\nconnLimit = 5\nif socket.gethostname() == 'mx1':\n    connLimit = 6\n"
+        "modules = {'a': ('Dummy', {})}\nmodules = dict(modules)\nppolicyPort = [10031]\nppolicyPort += [10032]\n"
+        "def logged(function):\n    return function\n\n"
+        "def check(factory, data, port):\n    return 'ok'\n\nold = check\n\n"
+        "def check(factory, data, port):\n    return old(factory, data, port)\n\ncheck = logged(check)",
+        {},
+        [],
+    ),
     "used by the policy": (
         "quiet = ['a']\n\ndef check(factory, data, port):\n    return 'ok' if 'a' in quiet else 'dunno'",
         {},
