@@ -7,6 +7,6 @@ it, there are colours and progress bars on a terminal (`NO_COLOR`, `--color`), a
 command quietly. A command for a running
 server takes a tenth of a second.
 ``ppolicy check`` and ``ppolicy reload`` look into the policy itself: names that nothing defines, attributes that Postfix
-does not send, answers that are none, results that are compared as if they were codes,
+does not send, answers that are none, results that are compared as if they were codes, attributes and ports as if they were numbers,
 options and functions that stand there twice.
 ``ppolicy explain --port`` decides as if the request had come in at another of several ports.

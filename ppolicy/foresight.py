@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ppolicy.attributes import ATTRIBUTES, STATES
 from ppolicy.errors import BrokenAnswer
+from ppolicy.listeners import Port
 from ppolicy.parameter import didYouMean
 from ppolicy.reply import RESTRICTIONS, TARGETS
 
@@ -40,10 +41,11 @@ def look(tree, names, signature, encoder):
     @param encoder: a L{ppolicy.reply.ReplyEncoder}.
     @return: a list of L{Found}.
     """
-    factory, data = [*signature.parameters, "", ""][:2]
+    factory, data, port = [*signature.parameters, "", "", ""][:3]
     return [
         *_undefined(tree, names),
         *_Reader(tree, names, factory, data).found(),
+        *_ports(tree, port),
         *_answers(tree, encoder),
     ]
 
@@ -186,6 +188,12 @@ class _Reader:
                     state = _constant(value)
                     if state not in (None, "", *STATES):
                         yield Found(f"protocol_state is never {state!r}{didYouMean(state, STATES)}", node.lineno)
+        for one in sides:
+            name = self._attribute(one)
+            if name in ATTRIBUTES and name not in self._set and any(map(_isNumber, sides)):
+                yield Found(f"{name} is a text, as all of a request is: compare int(…) of it", node.lineno)
+            elif name in ATTRIBUTES and isinstance(one, ast.Subscript) and any(map(_isNone, sides)):
+                yield Found(f"{name} is never None, but '' where Postfix knows none", node.lineno)
         # -1 is an operator and its operand. Results may be equal to each other; and who asks for None knows more.
         if any(isinstance(one, ast.UnaryOp | ast.Constant) and not _isNone(one) for one in sides):
             yield from [found for one in sides for found in self._tested(one)]
@@ -220,6 +228,23 @@ class _Reader:
             and node.func.attr == method
             and node.func.value in objects
         )
+
+
+def _ports(tree, name):
+    """
+    Where the policy function takes its port for a number, or for something else that it is not.
+    """
+    policies = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"]
+    ports = _standingFor(name, ast.Module(policies, []))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            isPlain = any(isinstance(one, ast.Constant) for one in sides)
+            if isPlain and not ports.isdisjoint(sides) and not any(map(_isNone, sides)):
+                yield Found(f"{name} is no number or text: compare {name}.port, .host or .path", node.lineno)
+        elif isinstance(node, ast.Attribute) and node.value in ports and not hasattr(Port, node.attr):
+            there = ", ".join(Port._fields)
+            yield Found(f"{name} has no {node.attr}; there are {there}", node.lineno)
 
 
 def _answers(tree, encoder):
@@ -308,6 +333,12 @@ def _keys(node):
 
 def _isNone(node):
     return isinstance(node, ast.Constant) and node.value is None
+
+
+def _isNumber(node):
+    if isinstance(node, ast.UnaryOp):
+        node = node.operand
+    return isinstance(node, ast.Constant) and isinstance(node.value, int | float)
 
 
 def _constant(node):

@@ -764,6 +764,36 @@ WARNINGS = {
             "5: d (DOS): params: Postfix sends no 'client_adress', did you mean client_address?",
         ],
     ),
+    "texts that are compared with numbers": (
+        "def check(factory, data, port):\n    if data['size'] > 1000 or data.get('recipient_count') == 1:\n"
+        "        return 'dunno'\n    data['stress'] = 0\n"
+        "    if data['stress'] >= 0 or int(data['size']) > -1:\n        return 'dunno'\n"
+        "    if -1 < data['size']:\n        return 'ok'",
+        {},
+        [
+            "2: size is a text, as all of a request is: compare int(…) of it",
+            "2: recipient_count is a text, as all of a request is: compare int(…) of it",
+            "7: size is a text, as all of a request is: compare int(…) of it",
+        ],
+    ),
+    "attributes that are never None": (
+        "def check(factory, data, port):\n"
+        "    if data['sasl_username'] is not None or data.get('sender') is None:\n"
+        "        return 'dunno'",
+        {},
+        ["2: sasl_username is never None, but '' where Postfix knows none"],
+    ),
+    "ports": (
+        "def isOpen(port):\n    return port == 25\ndef check(factory, data, port):\n"
+        "    if port == 10031 or '10032' in (port, 1) or port.port == 10032 or port != '::1':\n"
+        "        return 'dunno'\n    if port is not None:\n"
+        "        return port.path, str((port._asdict(), port.number))",
+        {},
+        [
+            *["4: port is no number or text: compare port.port, .host or .path"] * 2,
+            "7: port has no number; there are type, host, port, path",
+        ],
+    ),
     "states": (
         "def check(factory, data, port):\n    if data['protocol_state'] not in ('RCPT', 'END_OF_MESSAGE', ''):\n"
         "        return 'dunno'\n"
