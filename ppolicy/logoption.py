@@ -2,6 +2,7 @@
 The forms of the option `logTarget`.
 """
 
+import os
 import re
 import socket
 import stat
@@ -29,10 +30,11 @@ def parse(text, folder, hostname):
         return LocalSyslog()
     if text.startswith("syslog:"):
         return _parseReceiver(text, folder, hostname)
-    if text.lower() in ("stdout", "syslog", "stderr", "-"):
-        raise ValueError(f"{shown(text)} is none of 'stdout' and 'syslog', and a file is {shown('./' + text)}")
     if "\0" in text:
         raise ValueError(f"{shown(text)} can be no file")
+    # A word alone is a slip, such as 'sylog' or 'journal', far oftener than a file.
+    if re.fullmatch(r"[^/.]{1,40}|[^/]*:[^/]*", text) and not os.path.lexists(folder / text):
+        raise ValueError(f"{shown(text)} is none of 'stdout' and 'syslog', and a file is {shown('./' + text)}")
     return File(_file(folder / text))
 
 
