@@ -246,6 +246,9 @@ class ReplyEncoder:
         Refuse what is no list of restrictions, separated by blanks or commas, to Postfix.
         """
         if ":" in line:
+            verb = line.partition(":")[0]
+            if CODE.fullmatch(verb) or verb.upper() in (*REFUSALS, *REMARKS, *TARGETS, "PREPEND"):
+                raise BrokenAnswer(f"behind {verb} stands no colon, but its text: {line[:80]!r}")
             raise BrokenAnswer(
                 f"Postfix takes no table and no policy service from a policy, name a restriction class that has "
                 f"it: {line[:80]!r}"
@@ -307,7 +310,8 @@ def pair(answer):
     action, text = answer, None
     if isinstance(answer, tuple | list):
         if len(answer) != 2:
-            raise BrokenAnswer(f"an answer is an action and a text, these are {len(answer)} items")
+            items = "1 item" if len(answer) == 1 else f"{len(answer)} items"
+            raise BrokenAnswer(f"an answer is an action and a text, not {items}")
         action, text = answer
     if isinstance(text, tuple) and text:
         # The information of Greylist is (text, seconds), and 2.7 let a policy return it as the text.

@@ -842,7 +842,7 @@ WARNINGS = {
             " restrictionClasses",
             "10: check() returns what is no answer: 'REFUSE' is no action, no restriction and not in"
             " restrictionClasses",
-            "12: check() returns what is no answer: an answer is an action and a text, these are 3 items",
+            "12: check() returns what is no answer: an answer is an action and a text, not 3 items",
         ],
     ),
     "no folder": (

@@ -240,7 +240,7 @@ def test_status(answer, action):
         (object(), "object"),
         (len, "builtin"),
         ((), "0 items"),
-        (("dunno",), "1 items"),
+        (("dunno",), "not 1 item"),
         (("dunno", "", ""), "3 items"),
         ([], "0 items"),
         ((True, "text"), "bool"),
@@ -284,6 +284,8 @@ def test_status(answer, action):
         ("check_policy_service inet:127.0.0.1:10031", "restriction class"),
         ("permit_mynetworks, check_sender_access pcre:/x", "restriction class"),
         ("a:b", "restriction class"),
+        ("REJECT: no", "behind REJECT stands no colon, but its text: 'REJECT: no'"),
+        (("550:", "no"), "behind 550 stands no colon"),
         ("check_policy_service", "'check_policy_service'"),
         # Arguments.
         ("reject_rbl_client", "domain"),
