@@ -233,6 +233,9 @@ class _Reading(Reading):
                 self.mistake(f"{spec}: {name}: {error}", lines.get(name, spec.line))
         if spec.cls.check is Check.check:
             self.warning(f"{spec}: it has no check(self, data) that could answer", spec.line)
+        for name in ("check", "hashArg"):
+            if not _takesData(spec.cls, name):
+                self.mistake(f"{spec}: {name} must take the request: {name}(self, data)", spec.line)
         timeout = spec.parameters.get("timeout")
         if isinstance(timeout, int | float) and timeout >= options.requestTimeout:
             self.warning(
@@ -292,3 +295,17 @@ def _class(registry, kind):
         return kind
     given = kind.__name__ if isinstance(kind, type) else described(type(kind))
     raise ConfigError(f"its type must be the name of a check module or a class of checks, not {given}")
+
+
+def _takesData(cls, name):
+    """
+    Can this method be called with a request? It may want more than that, from the policy.
+    """
+    method = inspect.getattr_static(cls, name, None)
+    if not inspect.isfunction(method):
+        return True  # who does not write a plain method knows why
+    try:
+        inspect.signature(method).bind_partial(None, None)
+    except TypeError:
+        return False
+    return True

@@ -146,7 +146,7 @@ class Parameters:
                 if name in values:
                     accepted[name] = one.convert(values[name], folder)
                 elif one.required:
-                    mistakes.append((None, f"{name}: is required ({one.help})"))
+                    mistakes.append((None, f"{name}: is required{f' ({one.help})' if one.help else ''}"))
                 else:
                     accepted[name] = one.initial(folder)
             except ValueError as error:
