@@ -69,8 +69,8 @@ def test_listing(tmp_path, monkeypatch, one):
     serving.generation.stop()
 
 
-# Pages with a module in a file, and its test in another.
-FILES = {"check.md": "test_bogus_mx.py"}
+# Pages with modules in files, and their tests in others.
+FILES = {"check.md": ("test_bogus_mx.py", "test_newcomer.py")}
 
 
 @pytest.mark.parametrize("page", FILES)
@@ -78,7 +78,7 @@ def test_files(tmp_path, page):
     """The test of a module passes as the page has it."""
     prepare(tmp_path, page)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", FILES[page]],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *FILES[page]],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -86,7 +86,7 @@ def test_files(tmp_path, page):
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert " passed" in done.stdout
+    assert re.search("^[1-9][0-9]* passed", done.stdout, re.M), done.stdout
 
 
 def test_languages():
@@ -436,14 +436,14 @@ def test_stages(tmp_path):
 
 def test_newcomer(tmp_path):
     """A domain is new once."""
-    text = listing("check.md", "from ppolicy.check import Check\n\n\nclass Newcomer").text + (
-        "\nmodules = {'new': (Newcomer, {})}\n"
+    text = (
+        "modulePath = ['.']\nmodules = {'new': ('Newcomer', {})}\n"
         "def check(factory, data, port):\n"
         "    return 'WARN', '%s %s' % factory.check('new', data)\n"
     )
-    serving = Serving(tmp_path, text)
+    serving = serve(tmp_path, "check.md", text)
     assert ask(serving) == "action=WARN 1 example.net"
-    assert ask(serving, sender="x@Example.Net") == "action=WARN -1 example.net"
+    assert ask(serving, sender="x@Example.Net", instance="2") == "action=WARN -1 example.net"
 
 
 def test_explain(tmp_path):
