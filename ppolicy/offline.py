@@ -116,10 +116,14 @@ def requests(octets):
     One that begins with C{date=} was written by DumpDataFile: its escapes are undone, and what it notes about
     results is left out. Attributes that are not given are empty, as Postfix would send them.
 
-    @raises PPolicyError: when there is none.
+    @raises PPolicyError: when there is none, or a line that is none of a request.
     """
     found = []
-    for block in octets.replace(b"\r\n", b"\n").split(b"\n\n"):
+    octets = octets.replace(b"\r\n", b"\n")
+    for number, line in enumerate(octets.split(b"\n"), 1):
+        if line.strip() and b"=" not in line:
+            raise PPolicyError(f"line {number} of the request is no name=value: {ascii(line)[1:]:.80}")
+    for block in octets.split(b"\n\n"):
         if not block.strip(b"\n"):
             continue
         data = parseRequest(block.strip(b"\n"))

@@ -328,6 +328,13 @@ def test_explainNothing(run, stdin):
     assert "lines name=value" in err
 
 
+def test_explainNoRequest(run):
+    """What is no request is not taken for an empty one; the line is named."""
+    code, out, err = run("explain", stdin="sender=a@example.net\n \nclient: 192.0.2.1\n")
+    assert (code, out) == (1, "")
+    assert err == "line 3 of the request is no name=value: 'client: 192.0.2.1'\n"
+
+
 def test_attributes(run):
     """Of an attribute that Postfix does not send the name may be a mistake, or one that the policy knows."""
     code, _, err = run("try", "dummy", "sendr=a@example.net", "score=3", "sender=b@example.net")
