@@ -158,10 +158,11 @@ class ListCheck(Check):
         wanted = []
         for row in rows:
             if len(row) not in (width, width + beside, width + beside + len(source.times)):
+                forms = dict.fromkeys(
+                    (tuple(source.keys), (*source.keys, *source.others), tuple(_columns(source)))
+                )
                 raise BackendError(
-                    f"list {source.name}: a row has {width} values ({', '.join(source.keys)})"
-                    f" or {width + beside} ({', '.join((*source.keys, *source.others))})"
-                    + (f" or {len(_columns(source))} ({', '.join(_columns(source))})" if source.times else "")
+                    f"list {source.name}: a row is {' or '.join(map(_shown, forms))}, not {row!r:.100}"
                 )
             if None in row[:width]:
                 continue  # NULL, as 2.7's tables could have it, was never equal to anything
@@ -179,10 +180,13 @@ class ListCheck(Check):
             isinstance(row, list) and len(row) == len(source.keys) and all(isinstance(one, str) for one in row)
             for row in values
         ):
-            raise BackendError(
-                f"list {source.name}: a row has {len(source.keys)} values: {', '.join(source.keys)}"
-            )
+            raise BackendError(f"list {source.name}: a row is {_shown(source.keys)}")
         return [tuple(row) for row in values]
+
+
+def _shown(columns):
+    number = len(columns)
+    return f"{number} value{'' if number == 1 else 's'} ({', '.join(columns)})"
 
 
 def _columns(source):

@@ -244,9 +244,9 @@ def test_mistakes(server):
     for words, sentence in (
         (("list", "enemies", "show"), f"no list check 'enemies' in modules; there is {names}"),
         (("list", "grey", "show"), f"no list check 'grey' in modules; there is {names}"),
-        (("list", "friends", "add", "a", "b"), "list friends: a row has 1 values: sender"),
-        (("list", "pairs", "add", "a"), "list pairs: a row has 2 values: sender, recipient"),
-        (("list", "pairs", "remove", "a"), "list pairs: a row has 2 values: sender, recipient"),
+        (("list", "friends", "add", "a", "b"), "list friends: a row is 1 value (sender)"),
+        (("list", "pairs", "add", "a"), "list pairs: a row is 2 values (sender, recipient)"),
+        (("list", "pairs", "remove", "a"), "list pairs: a row is 2 values (sender, recipient)"),
         (("list", "friends", "show", "--table", "x"), "friends: which table? there is friends"),
         (("greylist", "list", "--check", "x"), "no greylist check 'x' in modules; there is grey"),
         (("greylist", "allow"), "say which: --sender, --recipient or --client"),

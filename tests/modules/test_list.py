@@ -172,11 +172,24 @@ class CommandTests(Listing):
         self.assertEqual([("a", "old", "5"), ("b", "", "")], self.sql("SELECT sender, reason, score FROM known"))
 
     @inlineCallbacks
+    def test_importWrongRow(self):
+        """
+        A row that has too many values, or too few, is shown, with what a row is.
+        """
+        for retcols, row, form in (
+            (None, ["", "x"], "1 value (sender)"),
+            ("reason,score", ["a", "x"], "1 value (sender) or 3 values (sender, reason, score)"),
+        ):
+            check = yield self.start("List", param="sender", table=f"known_{len(form)}", retcols=retcols)
+            error = yield self.assertFailure(self.wait(check.importRows, [row]), BackendError)
+            self.assertEqual(f"list known_{len(form)}: a row is {form}, not {row!r}", str(error))
+
+    @inlineCallbacks
     def test_wrongRows(self):
         """
         A row with another number of values, or with something that is no text, is refused in a sentence.
         """
-        sentence = "list friends: a row has 2 values: sender, recipient"
+        sentence = "list friends: a row is 2 values (sender, recipient)"
         for wrong in ([["a"]], [["a", "b", "c"]], ["a"], "a", [["a", 5]], None, [[]], {"a": "b"}, [None]):
             for method in (self.check.add, self.check.remove):
                 error = yield self.assertFailure(self.wait(method, wrong), BackendError)
