@@ -86,7 +86,8 @@ def configured(function):
         metavar="FILE",
         type=click.Path(),
         callback=given,
-        help="The configuration; by default $PPOLICY_CONF, ./ppolicy.conf, /etc/ppolicy/ppolicy.conf.",
+        help="The configuration; by default $PPOLICY_CONF, ./ppolicy.conf, /etc/ppolicy/ppolicy.conf, "
+        "/etc/postfix/ppolicy.conf.",
     )(function)
 
 

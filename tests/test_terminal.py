@@ -23,7 +23,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ppolicy import controlclient, exitcodes, terminal
+from ppolicy import controlclient, exitcodes, reading, terminal
 from ppolicy.__main__ import main
 from ppolicy.errors import NoServer, PPolicyError
 
@@ -120,6 +120,12 @@ def test_help(name, command):
     result = CliRunner().invoke(main, [*words, "-h"])
     assert result.exit_code == 0
     assert first in " ".join(result.output.split())
+
+
+def test_places():
+    """The help of a command names each place where a configuration is looked for."""
+    text = " ".join(CliRunner().invoke(main, ["check", "-h"]).output.split())
+    assert all(place in text for place in ("$PPOLICY_CONF", "./ppolicy.conf", *reading._PLACES))
 
 
 def test_exitCodes():
