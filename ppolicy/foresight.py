@@ -15,9 +15,10 @@ from ppolicy.attributes import ATTRIBUTES, STATES
 from ppolicy.errors import BrokenAnswer
 from ppolicy.listeners import Port
 from ppolicy.parameter import didYouMean
-from ppolicy.reply import RESTRICTIONS, TARGETS
+from ppolicy.reply import REFUSALS, REMARKS, RESTRICTIONS, TARGETS
 
 _FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_VERBS = (*REFUSALS, *REMARKS, *TARGETS, "PREPEND")
 _SAVED = ("code", "info", "time", "cache")
 
 
@@ -270,7 +271,8 @@ def _answers(tree, encoder):
             try:
                 encoder.encode(answer, {})
             except BrokenAnswer as error:
-                yield Found(f"{name}() returns what is no answer: {error}", value.lineno)
+                hint = _action(answer)
+                yield Found(f"{name}() returns what is no answer: {error}{hint}", value.lineno)
 
 
 def _returned(function):
@@ -307,6 +309,16 @@ def _answer(node):
         if word.upper() in ("PREPEND", *TARGETS) or word.lower() in RESTRICTIONS:
             return None
     return tuple(values)
+
+
+def _action(answer):
+    """
+    ', did you mean …?' when an answer begins with what resembles an action and is none.
+    """
+    action = answer[0] if isinstance(answer, tuple) and answer else answer
+    word = action.partition(" ")[0] if isinstance(action, str) else ""
+    isKnown = word.upper() in _VERBS or word.lower() in RESTRICTIONS
+    return "" if isKnown else didYouMean(word, (*RESTRICTIONS, *_VERBS))
 
 
 def _standingFor(name, tree):

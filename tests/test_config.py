@@ -839,7 +839,7 @@ WARNINGS = {
         {},
         [
             "3: own() returns what is no answer: 'DEFFER' is no action, no restriction and not in"
-            " restrictionClasses",
+            " restrictionClasses, did you mean DEFER?",
             "10: check() returns what is no answer: 'REFUSE' is no action, no restriction and not in"
             " restrictionClasses",
             "12: check() returns what is no answer: an answer is an action and a text, not 3 items",
