@@ -19,6 +19,7 @@ from ppolicy.reading import Reading, explained
 from ppolicy.registry import Registry, isCheck
 from ppolicy.reply import ReplyEncoder, isPermanent
 from ppolicy.resolvconf import nameServers, publicServers
+from ppolicy.statefolder import stateFolder
 from ppolicy.target import unused
 from ppolicy.validation import furtherChecks
 
@@ -165,13 +166,20 @@ class _Reading(Reading):
                 )
 
     def _folders(self, configuration):
-        for port in configuration.options.ppolicyPort:
-            for wanted in parsePort(port, self.folder):
-                if isinstance(wanted, Unix) and not os.path.isdir(wanted.path.parent):  # noqa: PTH112 - never raises
-                    self.warning(
-                        f"ppolicyPort: there is no folder {wanted.path.parent}: make it, unless systemd does",
-                        self.places.assigned.get("ppolicyPort"),
-                    )
+        options = configuration.options
+        values = [("ppolicyPort", port) for port in options.ppolicyPort]
+        if options.metrics is not None:
+            values.append(("metrics", options.metrics))
+        parsed = [(name, wanted) for name, value in values for wanted in parsePort(value, self.folder)]
+        sockets = [(name, wanted.path) for name, wanted in parsed if isinstance(wanted, Unix)]
+        if options.controlSocket is not None and options.controlSocket.parent != stateFolder(configuration):
+            sockets.append(("controlSocket", options.controlSocket))
+        for name, path in sockets:
+            if not os.path.isdir(path.parent):  # noqa: PTH112 - never raises
+                self.warning(
+                    f"{name}: there is no folder {path.parent}: make it, unless systemd does",
+                    self.places.assigned.get(name),
+                )
 
     def _answers(self, options):
         encoder = ReplyEncoder(options.restrictionClasses, options.replyUtf8)

@@ -850,6 +850,15 @@ WARNINGS = {
         {},
         ["1: ppolicyPort: there is no folder FOLDER/mail/ppolicy: make it, unless systemd does"],
     ),
+    "no folder for commands, nor for metrics": (
+        "metrics = 'unix:run/metrics.sock'\ncontrolSocket = 'run/control.sock'",
+        {},
+        [
+            "1: metrics: there is no folder FOLDER/run: make it, unless systemd does",
+            "2: controlSocket: there is no folder FOLDER/run: make it, unless systemd does",
+        ],
+    ),
+    "folder for commands": ("stateDir = 'new'\ncontrolSocket = 'new/commands.sock'", {}, []),
     "group": ("group = 'root'", {}, ["1: group has no effect without user"]),
     "group of user": ("user = 'root'\ngroup = 'root'", {}, []),
     "MySQL": ("database = 'mysql+pymysql://me:hunter2@localhost/mail'", {}, []),
