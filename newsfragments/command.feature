@@ -8,5 +8,5 @@ command quietly. A command for a running
 server takes a tenth of a second.
 ``ppolicy check`` and ``ppolicy reload`` look into the policy itself: names that nothing defines, attributes that Postfix
 does not send, answers that are none, results that are compared as if they were codes, attributes and ports as if they were numbers,
-options and functions that stand there twice.
+options and functions that stand there twice, misspelt methods of ``factory``.
 ``ppolicy explain --port`` decides as if the request had come in at another of several ports.

@@ -19,6 +19,8 @@ from ppolicy.reply import REFUSALS, REMARKS, RESTRICTIONS, TARGETS
 
 _FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _VERBS = (*REFUSALS, *REMARKS, *TARGETS, "PREPEND")
+# What a policy may ask of its factory, some of it known from 2.7.
+FACTORY = ("check", "checkAll", "getConfig", "getDbConnection", "releaseDbConnection")
 _SAVED = ("code", "info", "time", "cache")
 
 
@@ -150,6 +152,10 @@ class _Reader:
                 yield from self._compared(node)
             elif isinstance(node, ast.Call):
                 yield from self._asked(node)
+            elif isinstance(node, ast.Attribute) and node.value in self._factory:
+                hint = didYouMean(node.attr, FACTORY)
+                if hint and node.attr not in FACTORY:
+                    yield Found(f"{ast.unparse(node)} does not exist{hint}", node.lineno)
             name = self._attribute(node)
             if name is not None and not self._isKnown(name):
                 hint = didYouMean(name, ATTRIBUTES)

@@ -14,11 +14,12 @@ import pytest
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 
-from ppolicy import config, listeners, offline, reading, statefolder
+from ppolicy import config, foresight, listeners, offline, reading, statefolder
 from ppolicy.check import Check, parameter
 from ppolicy.errors import ConfigError
 from ppolicy.options import Options
 from ppolicy.parameter import Parameters, didYouMean, shown
+from ppolicy.policy import Factory as PolicyFactory
 from ppolicy.registry import Registry, bundledFolder, fileName, package
 from tests.serving import Serving
 
@@ -794,6 +795,15 @@ WARNINGS = {
             "7: port has no number; there are type, host, port, path",
         ],
     ),
+    "methods of the factory": (
+        "def check(factory, data, port):\n    factory.getconfig('admin')\n    factory.chek('a', data)\n"
+        "    factory.steps\n    return factory.getConfig('admin', 'dunno')",
+        {},
+        [
+            "2: factory.getconfig does not exist, did you mean getConfig?",
+            "3: factory.chek does not exist, did you mean check?",
+        ],
+    ),
     "states": (
         "def check(factory, data, port):\n    if data['protocol_state'] not in ('RCPT', 'END_OF_MESSAGE', ''):\n"
         "        return 'dunno'\n"
@@ -866,6 +876,10 @@ WARNINGS = {
 
 
 class TestWarnings:
+    def test_factory(self):
+        """What is taken for a method of the factory is one."""
+        assert all(callable(getattr(PolicyFactory, name)) for name in foresight.FACTORY)
+
     @pytest.mark.parametrize("name", WARNINGS)
     def test_warnings(self, name, tmp_path):
         """A configuration that works is loaded with exactly these warnings, sorted by line."""
