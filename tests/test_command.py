@@ -136,7 +136,7 @@ def test_checkOldModule(run):
     """A module of 2.7 that creates its tables in start() is no mistake: `ppolicy check` has no database for it."""
     (run.folder / "ppolicy.conf").write_text(OLD)
     code, out, err = run("check")
-    assert (code, out) == (0, f"{run.folder}/ppolicy.conf: 1 checks, no mistake\n")
+    assert (code, out) == (0, f"{run.folder}/ppolicy.conf: 1 check, no mistake\n")
     warning = "old (Old): start() is not tried to its end, it asks the database: no database is open"
     assert err == f"warning: {run.folder}/ppolicy.conf:17: {warning}\n"
     assert not (run.folder / "state").exists()
