@@ -58,6 +58,26 @@ class DumpTests(TestCase):
             connection.close()
 
     @inlineCallbacks
+    def until(self, condition):
+        ends = reactor.seconds() + 20
+        while not condition():
+            self.assertLess(reactor.seconds(), ends, "it never came true")
+            yield deferLater(reactor, 0.01)
+
+    def untilRead(self, expected, query):
+        """
+        Wait until this is what is in the file.
+        """
+
+        def isThere():
+            try:
+                return self.read(query) == expected
+            except sqlite3.OperationalError:  # no table yet
+                return False
+
+        return self.until(isThere)
+
+    @inlineCallbacks
     def test_rows(self):
         """
         Each attribute and the date are rows with the number that the check returns.
@@ -65,7 +85,7 @@ class DumpTests(TestCase):
         check = self.dump()
         code, number = yield self.ask(check)
         self.assertEqual(1, code)
-        yield deferLater(reactor, 0.4)
+        yield self.untilRead([(3,)], "SELECT count(*) FROM dump")
         rows = dict(self.read(f"SELECT key, value FROM dump WHERE id = {number}"))
         self.assertEqual(DATA, {key: rows[key] for key in DATA})
         self.assertLess(abs(time.time() - int(rows["date"])), 5)
@@ -151,7 +171,7 @@ class DumpTests(TestCase):
         check = self.dump()
         texts = {"a": "'; DROP TABLE dump; --", "b": "\udcff", "c": "nul\0l", "d": "x" * 10_000, "e%s": "{} %s ?"}
         yield self.ask(check, texts)
-        yield deferLater(reactor, 0.4)
+        yield self.untilRead([(6,)], "SELECT count(*) FROM dump")
         rows = dict(self.read("SELECT key, value FROM dump"))
         self.assertEqual("'; DROP TABLE dump; --", rows["a"])
         self.assertEqual(("\\xff", 4000, "{} %s ?"), (rows["b"], len(rows["d"]), rows["e%s"]))
@@ -164,8 +184,7 @@ class DumpTests(TestCase):
         check = self.dump()
         for name in ("date", "\udcff", "x" * 300):
             yield self.ask(check, {name: "1", "x" * 255: "2"})
-        yield deferLater(reactor, 0.4)
-        self.assertEqual([(3,)], self.read("SELECT count(DISTINCT id) FROM dump"))
+        yield self.untilRead([(3,)], "SELECT count(DISTINCT id) FROM dump")
         self.assertEqual(
             [("\\xff",)], self.read("SELECT key FROM dump WHERE key NOT IN ('date') AND key NOT LIKE 'x%'")
         )
@@ -178,15 +197,15 @@ class DumpTests(TestCase):
         A table that is full is put aside, nothing is lost.
         """
         check = self.dump(split="records", interval=3)
+
+        def counts():
+            tables = [name for (name,) in self.read("SELECT name FROM sqlite_master WHERE name LIKE 'dump%'")]
+            return {name: self.read(f"SELECT count(DISTINCT id) FROM {name}")[0][0] for name in tables}
+
         for _ in range(7):
             yield self.ask(check)
             yield deferLater(reactor, 0.15)
-        yield deferLater(reactor, 0.3)
-        tables = [name for (name,) in self.read("SELECT name FROM sqlite_master WHERE name LIKE 'dump%'")]
-        self.assertGreaterEqual(len(tables), 2)
-        self.assertIn("dump", tables)
-        counts = [self.read(f"SELECT count(DISTINCT id) FROM {name}")[0][0] for name in tables]
-        self.assertEqual(7, sum(counts))
+        yield self.until(lambda: len(counts()) > 1 and "dump" in counts() and sum(counts().values()) == 7)
 
     @inlineCallbacks
     def test_splitByDate(self):
@@ -200,9 +219,8 @@ class DumpTests(TestCase):
             lambda connection: connection.execute("INSERT INTO dump VALUES (?, 'date', '1')", (old,)) and None
         )
         yield self.ask(check)
-        yield deferLater(reactor, 0.5)
         year = time.strftime("%Y", time.localtime(time.time() - 400 * 86400))
-        self.assertIn((old,), self.read(f"SELECT id FROM dump_{year}"))
+        yield self.untilRead([(old,)], f"SELECT id FROM dump_{year} WHERE value = '1'")
 
     @inlineCallbacks
     def test_splitByDateReadsLittle(self):
@@ -234,9 +252,8 @@ class DumpTests(TestCase):
 
         yield self.state.database.submit(prepare)
         _, number = yield self.ask(check)
-        yield deferLater(reactor, 0.5)
-        self.assertEqual([(number,)], self.read("SELECT DISTINCT id FROM dump"))
-        self.assertEqual([], self.read("SELECT name FROM sqlite_master WHERE name = 'dump_2020'"))
+        yield self.untilRead([(number,)], "SELECT DISTINCT id FROM dump")
+        yield self.untilRead([], "SELECT name FROM sqlite_master WHERE name = 'dump_2020'")
         self.assertEqual([(old,)], self.read("SELECT id FROM dump_of_mine"))
 
     @inlineCallbacks
@@ -255,11 +272,7 @@ class DumpTests(TestCase):
 
         yield self.state.database.submit(prepare)
         self.dump(retention=500)
-        for _ in range(100):
-            yield deferLater(reactor, 0.05)
-            if self.read("SELECT count(*) FROM dump") == [(0,)]:
-                break
-        self.assertEqual([(0,)], self.read("SELECT count(*) FROM dump"))
+        yield self.untilRead([(0,)], "SELECT count(*) FROM dump")
 
     @inlineCallbacks
     def test_untidy(self):
@@ -276,11 +289,9 @@ class DumpTests(TestCase):
             connection.execute("CREATE VIEW broken AS SELECT * FROM missing")
 
         yield self.state.database.submit(prepare)
-        yield deferLater(reactor, 0.5)
-        self.assertIn("broken", check.status()["problem"])
+        yield self.until(lambda: "broken" in (check.status()["problem"] or ""))
         yield self.state.database.submit(lambda connection: connection.execute("DROP VIEW broken") and None)
-        yield deferLater(reactor, 0.5)
-        self.assertIsNone(check.status()["problem"])
+        yield self.until(lambda: check.status()["problem"] is None)
 
     @inlineCallbacks
     def test_neverTidied(self):
@@ -306,11 +317,9 @@ class DumpTests(TestCase):
             connection.execute("INSERT INTO dump VALUES (?, 'date', '1')", (old,))
 
         yield self.state.database.submit(prepare)
-        yield deferLater(reactor, 0.5)
-        self.assertIn("kept", check.status()["problem"])
+        yield self.until(lambda: "kept" in (check.status()["problem"] or ""))
         yield self.state.database.submit(lambda connection: connection.execute("DROP TRIGGER kept") and None)
-        yield deferLater(reactor, 0.5)
-        self.assertIsNone(check.status()["problem"])
+        yield self.until(lambda: check.status()["problem"] is None)
 
     @inlineCallbacks
     def test_locked(self):
@@ -329,8 +338,7 @@ class DumpTests(TestCase):
         self.assertEqual([1, 1, 1, 0, 0], codes)
         other.execute("COMMIT")
         other.close()
-        yield deferLater(reactor, 2)
-        self.assertEqual(3, self.read("SELECT count(DISTINCT id) FROM dump")[0][0])
+        yield self.untilRead([(3,)], "SELECT count(DISTINCT id) FROM dump")
 
     @inlineCallbacks
     def test_dryRun(self):
