@@ -33,6 +33,8 @@ class Opened:
         except ValueError as error:
             raise ConfigError(f"database: {error}") from None
         self.tables = sorted(self.database.wanted(), key=lambda table: table.name)
+        for lane in self.database.lanes:  # where a reactor runs later, no table must be created by itself
+            lane.stop()
 
     def __enter__(self):
         file = databaseTarget(self.configuration).path
