@@ -25,6 +25,8 @@ _POOL = 1000
 _DONE = object()
 # Seconds between two looks at whose time is up.
 _SWEEP = 0.05
+# Seconds of a shorter wait, for which that would not do.
+_EXACT = 1.0
 # Seconds for which parked work goes on before the reactor looks at its sockets: many slow requests that go on at
 # the same moment must not delay quick ones.
 _SLICE = 0.0003
@@ -62,16 +64,18 @@ class _Worker(greenlet):
 class _Pending:
     """
     One wait(): what a parked greenlet waits for.
+
+    @ivar deadline: seconds of the reactor's clock; C{timeout} is that of the wait, None when it is the request's.
     """
 
-    __slots__ = ("deadline", "left", "parked", "results", "timer", "worker")
+    __slots__ = ("deadline", "left", "parked", "results", "timeout", "timer", "worker")
 
     def __init__(self, worker, count):
         self.worker = worker
         self.results = [None] * count
         self.left = count
         self.parked = False
-        self.timer = None
+        self.timeout = self.timer = None
 
     def fired(self, result, index):
         if self.worker is None:  # the wait is over; a late failure is nobody's any more
@@ -329,11 +333,11 @@ class Bridge:
 
     def sweep(self):
         """
-        End the waits of requests whose time is up; again and again while any waits.
+        End the waits whose time is up, their own or that of their request; again and again while any waits.
         """
         now = self.seconds()
         for pending in [pending for pending in self._parked if pending.deadline <= now]:
-            self._resume(pending, timeUp(None))
+            self._resume(pending, timeUp(pending.timeout))
         self._sweeping = self.reactor.callLater(_SWEEP, self.sweep) if self._parked else None
 
     def giveUp(self, reason):
@@ -486,11 +490,14 @@ def _park(worker, pending, timeout):
     if timeout is not None and timeout < left:
         if timeout <= 0:
             raise timeUp(timeout)
-        pending.timer = reactor.callLater(timeout, pending.expired, timeout)
-    # The request's own time needs no timer for each wait, which would cost more than many waits last.
+        if timeout < _EXACT:
+            pending.timer = reactor.callLater(timeout, pending.expired, timeout)
+        else:
+            pending.timeout = timeout
+    # A timer of its own would cost more than many waits last.
     if bridge._sweeping is None:
         bridge._sweeping = reactor.callLater(_SWEEP, bridge.sweep)
-    pending.deadline = worker.deadline
+    pending.deadline = worker.deadline if pending.timeout is None else worker.deadline - left + timeout
     pending.parked = True
     bridge._parked.add(pending)
     watch = bridge.watch

@@ -35,6 +35,7 @@ _MODIFIER = re.compile(r"([a-z][a-z0-9_.-]*)=", re.IGNORECASE)
 _KNOWN = ("redirect", "exp")
 # Printable characters behind a backslash, apart from those that make another name of it.
 _ESCAPED = re.compile(r"\\([^0-9.\\])")
+_LABELS = re.compile(r"[^.]{1,63}(?:\.[^.]{1,63})*").fullmatch
 # Characters of an explanation, which goes to the SMTP client.
 _LONGEST_TEXT = 400
 # Seconds an answer holds that needed no look-up.
@@ -159,6 +160,8 @@ def _readable(record):
     (RFC 7208, 4.6.1), and wants those that it does not know only once, though they are to be ignored however often
     they appear (RFC 7208, 6). Of these only the macros have to be right (RFC 7208, 6 and 7.1).
     """
+    if record.rfind("=") < len("v=spf1"):  # as most, it has none
+        return record
     version, *terms = record.split(" ")
     found, unknown = [version], {}
     for term in terms:
@@ -212,7 +215,7 @@ class _Query(spf.query):
         """
         name = name.removesuffix(".")
         # A local part that is not ASCII is in no name (RFC 8616, 4), and a label has 1 to 63 octets.
-        if not name.isascii() or not all(0 < len(label) < 64 for label in name.split(".")):
+        if not name.isascii() or not _LABELS(name):
             return []
         answer = self._asked(name, qtype)
         self.ttl = min(self.ttl, answer.ttl)
