@@ -45,7 +45,7 @@ class Sample:
 
 def build():
     """
-    Compile policyload and floor, unless that is done.
+    Compile policyload, floor and slowdns, unless that is done.
     """
     compiler = os.environ.get("CC", "cc")
     if shutil.which(compiler) is None:
@@ -54,7 +54,7 @@ def build():
             "install one (Debian: apt-get install gcc libc6-dev) or name yours in $CC"
         )
     BUILD.mkdir(exist_ok=True)
-    for name in ("policyload", "floor"):
+    for name in ("policyload", "floor", "slowdns"):
         source, program = HERE / f"{name}.c", BUILD / name
         if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
             continue

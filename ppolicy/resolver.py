@@ -122,6 +122,7 @@ class Resolver(Lookups):
         for done in self._underWay.pop(key, ()):
             if not done.called:
                 done.callback(answer)
+                self.bridge.breathe()  # hundreds may have waited for it
 
     def notAnswered(self, key, error):
         """

@@ -403,6 +403,24 @@ class EqualTests(Asking):
         bridge.stop()
 
 
+class WaitingTests(Asking):
+    """
+    Many who wait for one answer.
+    """
+
+    def test_newcomers(self):
+        """
+        However many have waited for an answer, requests that come meanwhile begin.
+        """
+        said = Deferred()
+        self.resolver(Scripted(said))
+        waiting = [self.dns.ask(NAME, "A") for _ in range(500)]
+        begun = []
+        self.dns.bridge.newcomers = lambda: begun.append(sum(one.called for one in waiting))
+        said.callback(Said(a()))
+        self.assertEqual(list(range(1, 501)), begun)
+
+
 class ServerTests(Asking):
     """
     Which server is asked.
