@@ -59,7 +59,7 @@ def callFromThread(function):
     """
     Block until a function has run in the reactor's thread, in a greenlet, where it may wait.
 
-    @return: its result; what it raises is raised threadLocal.
+    @return: its result; what it raises is raised here.
     @raises DeadlineExceeded: when the time for the whole request is up.
     """
     bridge, deadline, request = threadLocal.bridge, threadLocal.deadline, threadLocal.request
